@@ -1,0 +1,257 @@
+"""The run's configuration: one pydantic tree, three spellings.
+
+The same names are used in TOML (``[training] learning_rate = 0.001``), on the command line
+(``--set training.learning_rate=0.001``) and, flattened to dotted keys, in Flower's
+``[tool.flwr.app.config]`` and ``flwr run -c``. Flower's configuration holds only strings,
+integers, floats and booleans, so lists are written ``"64,32"`` there and an absent number is
+the word ``"none"`` or ``"auto"``.
+
+What a later version brings is refused with :class:`NotAvailableError`, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fgcif_flwr.errors import ConfigurationError, NotAvailableError, UnknownKeyError
+
+Scalar = str | int | float | bool
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _widths(value: object) -> object:
+    """Accept ``"64,32"`` where a tuple of widths is meant."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+class RunSection(_Section):
+    """What run this is. ``output`` is an absolute directory for the run's artefacts."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    rounds: int = Field(100, ge=1, le=100_000)
+    enterprises: int = Field(50, ge=3, le=10_000)
+    output: str = ""
+    retries: int = Field(2, ge=0, le=20)
+    timeout: float = Field(600.0, gt=0, description="seconds that one exchange may take")
+
+
+class DataSection(_Section):
+    """Which rows, and how they are divided among enterprises and into splits."""
+
+    table: str = "simulated"
+    schema_name: str = Field("simulated", alias="schema")
+    partition: str = "column:enterprise"
+    validation_fraction: float = Field(0.1, ge=0, lt=0.5)
+    test_fraction: float = Field(0.2, gt=0, lt=0.5)
+
+
+class SimulatorSection(_Section):
+    """Dials of the built-in CRM simulator (used where ``data.table = "simulated"``)."""
+
+    customers: int = Field(1000, ge=10, le=1_000_000, description="mean per enterprise")
+    label_skew: float = Field(0.3, ge=0, le=3)
+    covariate_shift: float = Field(0.3, ge=0, le=3)
+    size_skew: float = Field(0.3, ge=0, le=2)
+    missingness: float = Field(0.02, ge=0, le=0.5)
+
+
+class ModelSection(_Section):
+    """The multi-task network: widths of the shared trunk, input encodings."""
+
+    hidden: Annotated[tuple[int, ...], BeforeValidator(_widths)] = (64, 32)
+    embedding_dim: int = Field(4, ge=1, le=64)
+    numeric_encoding: Literal["standardised", "piecewise-linear"] = "piecewise-linear"
+    numeric_bins: int = Field(8, ge=2, le=64)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class TrainingSection(_Section):
+    """Local training and the server's step; defaults are Table 2 of the paper."""
+
+    algorithm: Literal["fedavg", "fedsgd"] = "fedavg"
+    local_epochs: int = Field(1, ge=1, le=1000)
+    batch_size: int = Field(32, ge=1, le=1_000_000)
+    learning_rate: float = Field(0.001, gt=0, le=10)
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    class_weighting: Literal["none", "balanced"] = "none"
+    proximal_mu: float = Field(0.0, ge=0, le=1000)
+    server_optimizer: Literal["none", "momentum", "adam"] = "none"
+    server_learning_rate: float = Field(1.0, gt=0, le=100)
+    server_momentum: float = Field(0.9, ge=0, lt=1)
+
+
+class SecAggSection(_Section):
+    """The secure sum. ``value_bits`` is the signed width of one enterprise's word."""
+
+    value_bits: int = Field(22, ge=8, le=32)
+    value_bound: float = Field(4.0, gt=0, le=1e6, description="bound of |weighted update|")
+    threshold: int | Literal["auto"] = "auto"
+    tolerated_dropouts: int | Literal["auto"] = "auto"
+    tolerated_colluders: int | Literal["auto"] = "auto"
+    consistency: bool = False
+
+
+class PrivacySection(_Section):
+    """The privacy unit and its noise (units other than none come with a later version)."""
+
+    unit: Literal["none", "customer", "enterprise"] = "none"
+    noise: Literal["distributed", "local"] = "distributed"
+    epsilon: float | Literal["none"] = "none"
+    delta: float | Literal["none"] = "none"
+    clipping_norm: float | Literal["none"] = "none"
+
+
+class GeneratorSection(_Section):
+    """The generator of rows (kinds other than none come with a later version)."""
+
+    kind: Literal["none", "ctgan", "federated-ctgan", "marginals"] = "none"
+    use: Literal["augment", "warm-start"] = "augment"
+    ratio: float = Field(1.0, gt=0, le=100)
+
+
+class EvaluationSection(_Section):
+    """How often validation rows are counted: every so many rounds; 0 is the last one only."""
+
+    every: int = Field(1, ge=0)
+
+
+class RunConfig(_Section):
+    """Everything that decides a run, but for keys, masks and noise."""
+
+    run: RunSection = RunSection()
+    data: DataSection = DataSection()
+    simulator: SimulatorSection = SimulatorSection()
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    secagg: SecAggSection = SecAggSection()
+    privacy: PrivacySection = PrivacySection()
+    generator: GeneratorSection = GeneratorSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+
+def known_keys() -> tuple[str, ...]:
+    """All dotted keys, in the order of the sections."""
+    return tuple(flatten(RunConfig()))
+
+
+def flatten(config: RunConfig) -> dict[str, Scalar]:
+    """Return ``config`` as dotted keys with values that Flower's configuration can hold."""
+    flat: dict[str, Scalar] = {}
+    for section, values in config.model_dump(by_alias=True).items():
+        for key, value in values.items():
+            flat[f"{section}.{key}"] = (
+                ",".join(str(item) for item in value) if isinstance(value, tuple) else value
+            )
+    return flat
+
+
+def unflatten(flat: Mapping[str, object]) -> RunConfig:
+    """Build a configuration from dotted keys; keys left out keep their default.
+
+    Raises
+    ------
+    UnknownKeyError
+        For a key that does not exist; the message names the nearest known one.
+    ConfigurationError
+        For a value outside its kind or bounds, naming key and bound.
+    NotAvailableError
+        For a setting that this version does not carry out.
+    """
+    known = known_keys()
+    tree: dict[str, dict[str, object]] = {}
+    for key, value in flat.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UnknownKeyError(f"unknown configuration key {key}{hint}")
+        section, name = key.split(".", 1)
+        tree.setdefault(section, {})[name] = value
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigurationError(_first_error(error)) from None
+    _refuse_what_is_not_there(config)
+    return config
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a TOML file as dotted keys."""
+    try:
+        with path.open("rb") as file:
+            tree = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no configuration file {path}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
+    flat: dict[str, object] = {}
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            flat.update({f"{section}.{key}": value for key, value in values.items()})
+        else:
+            flat[section] = values
+    return flat
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+    """Parse ``section.key=value`` strings; values keep their text where TOML cannot read them."""
+    flat: dict[str, object] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigurationError(f"--set wants section.key=value, not {text!r}")
+        flat[key.strip()] = _toml_value(value.strip())
+    return flat
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    # Unions add the branch's name to the location; only the section and the key are ours.
+    key = ".".join(str(part) for part in first["loc"][:2])
+    given = first.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{key}: {first['msg'].lower()}{shown}"
+
+
+def _refuse_what_is_not_there(config: RunConfig) -> None:
+    default = RunConfig()
+    waiting = {
+        "training.algorithm = fedsgd": config.training.algorithm == "fedsgd",
+        "secagg.consistency = true": config.secagg.consistency,
+        f"privacy.unit = {config.privacy.unit}": config.privacy.unit != "none",
+        f"generator.kind = {config.generator.kind}": config.generator.kind != "none",
+    }
+    for setting, asked in waiting.items():
+        if asked:
+            raise NotAvailableError(f"{setting} is not there yet in this version")
+    # A privacy or generator setting without its unit or kind would have no effect: say so.
+    if config.privacy != default.privacy:
+        raise ConfigurationError(
+            "privacy.noise, epsilon, delta and clipping_norm have no effect while "
+            "privacy.unit = none; remove them"
+        )
+    if config.generator != default.generator:
+        raise ConfigurationError(
+            "generator.use and generator.ratio have no effect while generator.kind = none; "
+            "remove them"
+        )
+    if not config.model.hidden or min(config.model.hidden) < 1:
+        raise ConfigurationError("model.hidden: wants at least one width of at least 1")

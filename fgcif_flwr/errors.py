@@ -1,0 +1,124 @@
+"""The exceptions of this project, each with the exit code that a command ends with.
+
+FgcifError
+├── ConfigurationError          10  a value in the run's configuration is wrong
+│   ├── UnknownKeyError         11  a key that no configuration has
+│   └── NotAvailableError       12  named in the configuration, not in this version
+├── SchemaError                 20  the consortium schema is wrong, or wrong for this table
+├── DataError                   21  the table cannot be read
+│   ├── MissingColumnError      22  a column of the schema is not in the table
+│   ├── ValueOutOfKindError     23  a value cannot be of its feature's kind
+│   └── ClassAbsentError        24  a class of a target is absent at every enterprise
+├── PartitionError              25  rows cannot be divided among enterprises as asked
+├── CohortError                 30  too few enterprises for the secure sum's threshold
+├── SecureSumError              31  the secure sum was refused or failed as a whole
+│   ├── OutOfRangeError         32  a value does not fit the words of the release
+│   ├── SlotSpentError          33  a slot was asked for twice
+│   └── AuthenticationError     34  a message is not from whom it says
+└── RunFailedError              40  the federation did not finish
+
+0 is success, 1 an error that is ours (a traceback in the log), 2 wrong usage of a command.
+
+A message says what was wrong, the value's name, the bound, and what to do. It never holds a
+customer's value: messages are shown, logged, and sent to the coordinator.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FgcifError(Exception):
+    """Base of all errors that a user can act on. ``exit_code`` ends the command."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigurationError(FgcifError):
+    """A value in the run's configuration is wrong."""
+
+    exit_code = 10
+
+
+class UnknownKeyError(ConfigurationError):
+    """A key that no configuration has; the message names the nearest known one."""
+
+    exit_code = 11
+
+
+class NotAvailableError(ConfigurationError):
+    """A setting that the configuration knows and this version does not carry out."""
+
+    exit_code = 12
+
+
+class SchemaError(FgcifError):
+    """The consortium schema is wrong in itself, or cannot describe this table."""
+
+    exit_code = 20
+
+
+class DataError(FgcifError):
+    """A table cannot be read."""
+
+    exit_code = 21
+
+
+class MissingColumnError(DataError):
+    """A column that the schema names is not in the table."""
+
+    exit_code = 22
+
+
+class ValueOutOfKindError(DataError):
+    """A column holds values that cannot be of its feature's kind (counted, never shown)."""
+
+    exit_code = 23
+
+
+class ClassAbsentError(DataError):
+    """A class of a target is absent at every enterprise."""
+
+    exit_code = 24
+
+
+class PartitionError(FgcifError):
+    """Rows cannot be divided among enterprises as asked."""
+
+    exit_code = 25
+
+
+class CohortError(FgcifError):
+    """Too few enterprises for the secure sum's threshold rule."""
+
+    exit_code = 30
+
+
+class SecureSumError(FgcifError):
+    """A secure sum was refused, or failed as a whole; nothing of it is applied."""
+
+    exit_code = 31
+
+
+class OutOfRangeError(SecureSumError):
+    """A value does not fit the words of the release."""
+
+    exit_code = 32
+
+
+class SlotSpentError(SecureSumError):
+    """A slot was asked for twice."""
+
+    exit_code = 33
+
+
+class AuthenticationError(SecureSumError):
+    """A message is not from whom it says, or not for this run, slot and cohort."""
+
+    exit_code = 34
+
+
+class RunFailedError(FgcifError):
+    """The federation did not finish."""
+
+    exit_code = 40

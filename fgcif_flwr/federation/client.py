@@ -1,0 +1,57 @@
+"""From a Flower message to an enterprise and back; the whole of the ClientApp.
+
+In a simulation the enterprise is an object in this process, its secrets between two messages in
+``context.state``. Light to import: what is heavy is imported when a simulated enterprise is met.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+from flwr.app import ConfigRecord, Context, Message
+
+from fgcif_flwr.config import unflatten
+from fgcif_flwr.errors import FgcifError, NotAvailableError
+from fgcif_flwr.federation.records import reply_to_records, request_from_records
+from fgcif_flwr.federation.requests import Refusal, Reply
+
+logger = logging.getLogger(__name__)
+
+_STATE = "participant"
+
+
+def answer(message: Message, context: Context) -> Message:
+    """Answer a message. Whatever goes wrong becomes a refusal that holds nothing of a customer.
+
+    Flower sends the text of an exception to the server, and a ClientApp that returns nothing
+    wedges its node: so an error of ours is refused in its own words, and any other one without
+    words, its traceback staying in this enterprise's log.
+    """
+    try:
+        reply = _answer(message, context)
+    except FgcifError as error:
+        reply = Refusal.of(error)
+    except Exception:
+        logger.exception("an enterprise failed on a message")
+        reply = Refusal(1, "internal error; this enterprise's log has the details")
+    return Message(reply_to_records(reply), reply_to=message)
+
+
+def _answer(message: Message, context: Context) -> Reply:
+    if "partition-id" not in context.node_config:
+        raise NotAvailableError(
+            "an enterprise's own agent is not there yet in this version; use a simulation"
+        )
+    from fgcif_flwr.enterprise import simulated
+
+    request = request_from_records(message.metadata.message_type, message.content)
+    state = dict(cast(ConfigRecord, context.state.get(_STATE, ConfigRecord())))
+    reply, state = simulated.answer(
+        unflatten(context.run_config),
+        int(context.node_config["partition-id"]),
+        request,
+        cast(simulated.State, state),
+    )
+    context.state[_STATE] = ConfigRecord(dict(state))
+    return reply

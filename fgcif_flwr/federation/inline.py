@@ -1,0 +1,20 @@
+"""The inline engine: ServerApp and ClientApp over an in-process grid."""
+
+from __future__ import annotations
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fgcif_flwr.config import RunConfig, flatten
+from fgcif_flwr.federation.inline_grid import InlineGrid
+
+
+def run_inline(server: ServerApp, client: ClientApp, config: RunConfig) -> None:
+    """Run a federation of ``config.run.enterprises`` simulated enterprises in this process."""
+    flat = flatten(config)
+    grid = InlineGrid(client, config.run.enterprises, flat)
+    context = Context(
+        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(flat)
+    )
+    server(grid, context)

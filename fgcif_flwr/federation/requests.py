@@ -1,0 +1,98 @@
+"""The requests that an enterprise answers and its replies, before they become Flower records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fgcif_flwr import errors
+from fgcif_flwr.errors import FgcifError
+from fgcif_flwr.secagg.messages import (
+    Advertisement,
+    JoinReply,
+    Manifest,
+    MaskedVector,
+    ReleaseRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Identify:
+    """Asks a simulated enterprise for its name and identity key.
+
+    A deployed enterprise does not answer this: there the roster is agreed out of band.
+    """
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Name and Ed25519 public key."""
+
+    name: str
+    public: bytes
+
+
+@dataclass(frozen=True)
+class Join:
+    """Asks an enterprise to accept a manifest."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Advertise:
+    """Asks for a round key for ``slot``; ``joins`` only where the epoch begins."""
+
+    slot: int
+    joins: tuple[JoinReply, ...] = ()
+
+
+@dataclass(frozen=True)
+class Release:
+    """Asks for a masked vector; ``arrays`` is the task's input, ``round`` counts from 1."""
+
+    request: ReleaseRequest
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Released:
+    """A masked vector, and the round key for the slot after."""
+
+    vector: MaskedVector
+    next: Advertisement
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Says no: the exit code of the error's class and its message (never a customer's value)."""
+
+    code: int
+    reason: str
+
+    @classmethod
+    def of(cls, error: FgcifError) -> Refusal:
+        """Describe an error of ours."""
+        return cls(error.exit_code, str(error))
+
+    def as_error(self, who: str) -> FgcifError:
+        """Return the error that was refused with, naming the enterprise."""
+        for kind in vars(errors).values():
+            if (
+                isinstance(kind, type)
+                and issubclass(kind, FgcifError)
+                and kind.exit_code == self.code
+            ):
+                return kind(f"{who}: {self.reason}")
+        return FgcifError(f"{who}: {self.reason}")
+
+
+Request = Identify | Join | Advertise | Release | UnmaskRequest
+Reply = Identity | JoinReply | Advertisement | Released | UnmaskReply | Refusal

@@ -1,0 +1,62 @@
+"""The server's step from the mean update (Reddi et al. 2021, "Adaptive Federated Optimization")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from fgcif_flwr.config import TrainingSection
+
+_ADAM_BETAS = (0.9, 0.99)
+_ADAM_FLOOR = 1e-3  # tau of FedAdam: how small a coordinate's scale may be taken
+
+
+class ServerOptimizer:
+    """Applies mean updates to a model; keeps its moments between rounds.
+
+    ``none``: w + lr·u. ``momentum``: m ← βm + u, w + lr·m. ``adam``: FedAdam, without bias
+    correction as in the paper. Moments are float64, the model float32.
+    """
+
+    def __init__(self, config: TrainingSection) -> None:
+        self._config = config
+        self._first: npt.NDArray[np.float64] | None = None
+        self._second: npt.NDArray[np.float64] | None = None
+
+    def step(
+        self, arrays: Mapping[str, np.ndarray], update: npt.NDArray[np.float64]
+    ) -> dict[str, np.ndarray]:
+        """Return the model after one step.
+
+        Parameters
+        ----------
+        arrays
+            The model, float32, in the order in which ``update`` joins its arrays.
+        update
+            Mean update, shape (d,).
+        """
+        vector = np.concatenate([a.reshape(-1) for a in arrays.values()]).astype(np.float64)
+        vector += self._config.server_learning_rate * self._direction(update)
+        stepped: dict[str, np.ndarray] = {}
+        start = 0
+        for name, array in arrays.items():
+            part = vector[start : start + array.size]
+            stepped[name] = part.astype(np.float32).reshape(array.shape)
+            start += array.size
+        return stepped
+
+    def _direction(self, update: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        kind = self._config.server_optimizer
+        if kind == "none":
+            return update
+        if self._first is None or self._second is None:
+            self._first, self._second = np.zeros_like(update), np.zeros_like(update)
+        if kind == "momentum":
+            self._first = self._config.server_momentum * self._first + update
+            return self._first
+        beta, gamma = _ADAM_BETAS
+        self._first = beta * self._first + (1 - beta) * update
+        self._second = gamma * self._second + (1 - gamma) * update**2
+        return self._first / (np.sqrt(self._second) + _ADAM_FLOOR)

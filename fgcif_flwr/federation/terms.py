@@ -1,0 +1,35 @@
+"""The terms of a run: what the manifest says besides who takes part."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from fgcif_flwr.config import RunConfig, flatten, unflatten
+from fgcif_flwr.errors import SchemaError
+
+# Where artefacts go, and which rows stand behind an enterprise's name, are each party's own
+# matter: they decide nothing of what is released.
+_PRIVATE = ("run.output", "data.table", "data.partition")
+
+
+def terms_of(config: RunConfig, schema_hash: str) -> str:
+    """Return the canonical JSON of what decides the releases of a run."""
+    shared = {key: value for key, value in flatten(config).items() if key not in _PRIVATE}
+    return json.dumps({"config": shared, "schema": schema_hash}, sort_keys=True)
+
+
+@lru_cache(maxsize=8)
+def config_in(terms: str) -> RunConfig:
+    """Return the configuration that the terms hold."""
+    return unflatten(json.loads(terms)["config"])
+
+
+def check_schema(terms: str, schema_hash: str) -> None:
+    """Raise SchemaError unless the terms name this schema."""
+    named = json.loads(terms)["schema"]
+    if named != schema_hash:
+        raise SchemaError(
+            f"the run's schema {str(named)[:12]} is not this enterprise's {schema_hash[:12]}; "
+            "all must use the same schema file"
+        )

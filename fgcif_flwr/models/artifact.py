@@ -1,0 +1,192 @@
+"""A trained model as one file: weights with all that is needed to score a table.
+
+The file is safetensors: arrays and plain text, so that reading one runs no code of its author's
+(a pickled model would). Its metadata holds the schema, the model section and a format number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+import fgcif_flwr
+from fgcif_flwr.config import ModelSection
+from fgcif_flwr.data.encoding import encode, feature_layout
+from fgcif_flwr.data.schema import NumericTarget, Schema, schema_from_toml
+from fgcif_flwr.errors import ConfigurationError, DataError, SchemaError
+from fgcif_flwr.models.network import MultiTaskNetwork, build_network
+from fgcif_flwr.models.parameters import Arrays, load_arrays, named_arrays
+
+FORMAT = "fgcif-model"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model file's content.
+
+    ``version`` is the version of this package that wrote it; ``statement`` is what the writer
+    added (run, privacy), as plain JSON values.
+    """
+
+    network: MultiTaskNetwork
+    schema: Schema
+    model: ModelSection
+    version: str
+    statement: dict[str, object]
+
+
+def save_model(
+    path: Path,
+    network: MultiTaskNetwork,
+    schema: Schema,
+    statement: Mapping[str, object] | None = None,
+) -> None:
+    """Write ``network`` to ``path`` (``.safetensors``), whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write; an older one is replaced, its directory must exist.
+    network
+        Built for ``schema``.
+    schema
+        Stored as a whole, and checked by its hash when the file is read.
+    statement
+        What a reader should know of the run (rounds, privacy, figures); JSON values.
+
+    Raises
+    ------
+    SchemaError
+        Where the network was built for another schema.
+    """
+    if network.layout != feature_layout(schema):
+        raise SchemaError(f"the network was not built for schema {schema.name}; nothing is written")
+    texts = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "version": fgcif_flwr.__version__,
+        "schema": schema.to_toml(),
+        "schema_hash": schema.hash,
+        "model": network.config.model_dump_json(),
+        "statement": json.dumps(dict(statement or {}), sort_keys=True),
+    }
+    # Written aside and moved, so that a reader never meets half a file.
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(save(named_arrays(network), metadata=texts))
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Read a file of :func:`save_model`.
+
+    Raises
+    ------
+    DataError
+        Where the file is absent, no model of this framework, of a later format, or damaged.
+    """
+    texts, arrays = _read(path)
+    if texts.get("format") != FORMAT:
+        raise DataError(f"{path} is a safetensors file but no model of this framework")
+    if texts.get("format_version") != str(FORMAT_VERSION):
+        raise DataError(
+            f"{path} has model format {texts.get('format_version')}, this version reads "
+            f"{FORMAT_VERSION}; use the version that wrote it ({texts.get('version', 'unknown')})"
+        )
+    try:
+        schema = schema_from_toml(texts["schema"], str(path))
+        model = ModelSection.model_validate_json(texts["model"])
+        statement = json.loads(texts["statement"])
+        if schema.hash != texts["schema_hash"]:
+            raise DataError(f"{path} is damaged: its schema has not the hash that it states")
+        network = build_network(feature_layout(schema), model, seed=0)
+        load_arrays(network, arrays)
+    except KeyError as error:
+        raise DataError(f"{path} is damaged: its metadata has no {error.args[0]}") from None
+    except (ValidationError, json.JSONDecodeError):
+        raise DataError(f"{path} is damaged: its metadata cannot be read") from None
+    except (ConfigurationError, SchemaError) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    return LoadedModel(network, schema, model, texts.get("version", "unknown"), statement)
+
+
+def predict(model: LoadedModel, table: pa.Table) -> pa.Table:
+    """Score ``table``; its target columns are neither needed nor read.
+
+    Returns
+    -------
+    pyarrow.Table
+        Rows as in ``table``: the id column where the table has it, then for a binary target
+        ``NAME_probability`` (of the positive class), for a categorical one ``NAME`` (the likeliest
+        class) and ``NAME_probability`` (of that class), for a numeric one ``NAME`` in its own
+        units, within its bounds.
+
+    Raises
+    ------
+    MissingColumnError, ValueOutOfKindError
+        As :func:`fgcif_flwr.data.encoding.encode`.
+    """
+    outputs = model.network.outputs(encode(model.schema, table, targets=False)).astype(np.float64)
+    columns: dict[str, object] = {}
+    if model.schema.id_column in table.column_names:
+        columns[str(model.schema.id_column)] = table[model.schema.id_column]
+    targets = {target.name: target for target in model.schema.targets}
+    for head, where in zip(model.network.layout.heads, model.network.head_slices, strict=True):
+        scores = outputs[:, where]
+        target = targets[head.name]
+        if head.kind == "binary":
+            columns[f"{head.name}_probability"] = 1 / (
+                1 + np.exp(-np.clip(scores[:, 0], -500, 500))
+            )
+        elif isinstance(target, NumericTarget):
+            columns[head.name] = _in_units(target, scores[:, 0])
+        else:
+            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+            shares /= shares.sum(axis=1, keepdims=True)
+            columns[head.name] = np.array(head.classes)[shares.argmax(axis=1)]
+            columns[f"{head.name}_probability"] = shares.max(axis=1)
+    return pa.table(columns)
+
+
+def model_sha256(arrays: Mapping[str, NDArray[np.float32]]) -> str:
+    """Return the SHA-256 (hex) over names, kinds, shapes and little-endian bytes, in order."""
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        # Every part is delimited, so that no two different models hash the same bytes.
+        digest.update(json.dumps([name, little.dtype.str, list(array.shape)]).encode() + b"\n")
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, str], Arrays]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            texts = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise DataError(f"there is no model file {path}") from None
+    except (SafetensorError, OSError):
+        raise DataError(f"{path} is no model file (safetensors) or is damaged") from None
+    return texts, arrays
+
+
+def _in_units(target: NumericTarget, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Undo the scaling (and logarithm) of the target; [0, 1] to [lower, upper]."""
+    share = np.clip(scaled, 0, 1)
+    width = target.upper - target.lower
+    return target.lower + (np.expm1(share * np.log1p(width)) if target.log else share * width)

@@ -1,0 +1,229 @@
+"""What the federation is compared with: pooled rows, a linear model, and each enterprise alone.
+
+All of them need rows that no coordinator of a real federation sees, so they exist in simulation
+only. Their metrics are computed from the same counts as the federation's
+(:mod:`fgcif_flwr.models.metrics`). Test rows decide nothing: the number of epochs is chosen on
+validation rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from fgcif_flwr.config import ModelSection, TrainingSection
+from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
+from fgcif_flwr.errors import ClassAbsentError, SchemaError
+from fgcif_flwr.models.metrics import count_predictions, count_shape, metrics_from_counts
+from fgcif_flwr.models.network import MultiTaskNetwork, build_network
+from fgcif_flwr.models.parameters import load_arrays, named_arrays
+from fgcif_flwr.models.training import ClassWeights, Trainer, evaluate_counts, mean_loss
+
+Metrics = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """One party's rows, by split; validation and test may be empty."""
+
+    train: EncodedTable
+    validation: EncodedTable
+    test: EncodedTable
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline's result.
+
+    Attributes
+    ----------
+    metrics
+        By head, then by metric, on the test rows; of several enterprises the mean over them.
+    epochs
+        Epochs that the weights were trained for (mean over enterprises; 0 where none apply).
+    enterprises
+        How many models the metrics are the mean of.
+    """
+
+    metrics: Metrics
+    epochs: float
+    enterprises: int = 1
+
+
+def pooled(parties: Sequence[Splits]) -> Splits:
+    """Put the rows of all parties together, split by split."""
+    return Splits(
+        EncodedTable.concatenate([party.train for party in parties]),
+        EncodedTable.concatenate([party.validation for party in parties]),
+        EncodedTable.concatenate([party.test for party in parties]),
+    )
+
+
+def split_counts(layout: FeatureLayout, counts: NDArray[np.float64]) -> Metrics:
+    """Compute every head's metrics from the joined counts of ``evaluate_counts``."""
+    metrics: Metrics = {}
+    start = 0
+    for head in layout.heads:
+        stop = start + count_shape(head)
+        metrics[head.name] = metrics_from_counts(head, counts[start:stop])
+        start = stop
+    return metrics
+
+
+def fit(
+    network: MultiTaskNetwork,
+    data: Splits,
+    config: TrainingSection,
+    seed: int,
+    *,
+    epochs: int,
+    patience: int,
+    class_weights: ClassWeights | None = None,
+) -> int:
+    """Train in place for up to ``epochs`` epochs and keep the best epoch's weights.
+
+    The best epoch is the one of least loss on the validation rows; training stops when
+    ``patience`` epochs brought none better. Without validation rows the last epoch is kept.
+    ``config.local_epochs`` is not used: the optimiser's state lives through all epochs.
+
+    Returns
+    -------
+    int
+        The number of epochs that the kept weights were trained for.
+    """
+    if len(data.train) == 0:
+        return 0
+    trainer = Trainer(network, data.train, config, seed, class_weights=class_weights)
+    best_loss, best_epoch, best_arrays = math.inf, 0, named_arrays(network)
+    for epoch in range(1, epochs + 1):
+        trainer.epoch()
+        if len(data.validation) == 0:
+            best_epoch = epoch
+            continue
+        loss = mean_loss(network, data.validation)
+        if loss < best_loss:
+            best_loss, best_epoch, best_arrays = loss, epoch, named_arrays(network)
+        elif epoch - best_epoch >= patience:
+            break
+    if len(data.validation) > 0:
+        load_arrays(network, best_arrays)
+    return best_epoch
+
+
+def train_centralized(
+    parties: Sequence[Splits],
+    layout: FeatureLayout,
+    model: ModelSection,
+    training: TrainingSection,
+    seed: int,
+    *,
+    epochs: int = 100,
+    patience: int = 10,
+    class_weights: ClassWeights | None = None,
+) -> tuple[MultiTaskNetwork, Baseline]:
+    """Train the federation's network on the pooled rows of all parties."""
+    data = pooled(parties)
+    network = build_network(layout, model, seed)
+    best = fit(
+        network,
+        data,
+        training,
+        seed,
+        epochs=epochs,
+        patience=patience,
+        class_weights=class_weights,
+    )
+    return network, Baseline(split_counts(layout, evaluate_counts(network, data.test)), best)
+
+
+def train_alone(
+    parties: Sequence[Splits],
+    layout: FeatureLayout,
+    model: ModelSection,
+    training: TrainingSection,
+    seed: int,
+    *,
+    epochs: int = 100,
+    patience: int = 10,
+) -> Baseline:
+    """Train one network per enterprise on its own rows; metrics are means over enterprises.
+
+    Every network starts from the federation's initial weights, stops by its own validation rows,
+    and is tested on the test rows of all. Enterprises without training rows are left out; a
+    metric that is undefined for an enterprise is left out of that metric's mean.
+    """
+    test = EncodedTable.concatenate([party.test for party in parties])
+    results: list[Metrics] = []
+    used: list[int] = []
+    for index, party in enumerate(parties):
+        if len(party.train) == 0:
+            continue
+        network = build_network(layout, model, seed)
+        used.append(fit(network, party, training, seed + index, epochs=epochs, patience=patience))
+        results.append(split_counts(layout, evaluate_counts(network, test)))
+    return Baseline(_mean_metrics(results), float(np.mean(used or [0])), len(results))
+
+
+def logistic_regression(
+    train: EncodedTable, test: EncodedTable, layout: FeatureLayout
+) -> tuple[NDArray[np.float64], Baseline]:
+    """Fit a logistic regression for the first binary target and count it on ``test``.
+
+    Numbers are standardised by the training rows and missing ones flagged; categories are
+    one-hot. Regularisation is scikit-learn's default (L2, C = 1).
+
+    Returns
+    -------
+    tuple
+        The head's counts, and its metrics.
+
+    Raises
+    ------
+    SchemaError
+        Where the schema has no binary target.
+    ClassAbsentError
+        Where the training rows lack a class.
+    """
+    head = next((head for head in layout.heads if head.kind == "binary"), None)
+    if head is None:
+        raise SchemaError("the logistic regression baseline wants a binary target; there is none")
+    labels = train.targets[head.name]
+    labelled = ~np.isnan(labels)
+    if len(np.unique(labels[labelled])) < 2:
+        raise ClassAbsentError(f"target {head.name}: the training rows have fewer than 2 classes")
+    mean, spread = train.numeric.mean(axis=0), train.numeric.std(axis=0)
+    spread[spread == 0] = 1
+    model = LogisticRegression(max_iter=5000)
+    model.fit(_design(train, layout, mean, spread)[labelled], labels[labelled])
+    logits = model.decision_function(_design(test, layout, mean, spread))
+    counts = count_predictions(head, logits, test.targets[head.name])
+    return counts, Baseline({head.name: metrics_from_counts(head, counts)}, 0)
+
+
+def _design(
+    data: EncodedTable,
+    layout: FeatureLayout,
+    mean: NDArray[np.float32],
+    spread: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    one_hot = [
+        np.eye(cardinality, dtype=np.float32)[data.categorical[:, column]]
+        for column, cardinality in enumerate(layout.cardinalities)
+    ]
+    return np.hstack([(data.numeric - mean) / spread, data.missing, *one_hot])
+
+
+def _mean_metrics(results: Sequence[Metrics]) -> Metrics:
+    means: Metrics = {}
+    for head in results[0] if results else ():
+        means[head] = {}
+        for metric in results[0][head]:
+            values = [result[head][metric] for result in results]
+            known = [value for value in values if not math.isnan(value)]
+            means[head][metric] = float(np.mean(known)) if known else math.nan
+    return means

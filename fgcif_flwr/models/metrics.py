@@ -1,0 +1,200 @@
+"""Metrics of a model as functions of counts that are plain sums over rows.
+
+An enterprise counts (:func:`count_predictions`), the secure sum adds, and whoever receives the
+sum computes the metrics (:func:`metrics_from_counts`): no enterprise's own metric is ever sent.
+
+The flat vector of a head, float64, whose entries are sums over the rows with a known target:
+
+``binary``       (2, 200) histogram of the scores, first of the negatives, then of the positives
+``categorical``  (K, K) confusion matrix, rows the true class, columns the predicted one
+``numeric``      n, sum |e|, sum e^2, sum y, sum y^2 with y the target scaled to [0, 1] and e the
+                 error of the prediction clipped to [0, 1]
+
+The entries of binary and categorical heads, and n, are whole numbers and exact in float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fgcif_flwr.errors import RunFailedError
+
+if TYPE_CHECKING:
+    from fgcif_flwr.data.encoding import Head
+
+SCORE_BINS = 200
+SCORE_LOGIT_BOUND = 8.0
+
+_BINS_PER_LOGIT = SCORE_BINS / (2 * SCORE_LOGIT_BOUND)
+_NUMERIC_SUMS = 5
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+def score_bins(logits: npt.ArrayLike) -> Indices:
+    """Return the bin, 0 to 199, of each logit.
+
+    The bins are uniform in the logit, 0.08 wide, between -8 and 8; logits beyond fall into the
+    outer bins. Bins from 100 on are exactly the logits of at least 0, probability .5.
+    """
+    scaled = np.floor(np.asarray(logits, dtype=np.float64) * _BINS_PER_LOGIT)
+    half = SCORE_BINS // 2
+    return np.clip(scaled, -half, half - 1).astype(np.int64) + half
+
+
+def count_shape(head: Head) -> int:
+    """Return the length of the flat vector of ``head``."""
+    if head.kind == "binary":
+        return 2 * SCORE_BINS
+    if head.kind == "categorical":
+        return head.outputs**2
+    return _NUMERIC_SUMS
+
+
+def count_bounds(head: Head, rows_bound: int) -> Floats:
+    """Return a bound for each entry of the flat vector, given a bound on the number of rows.
+
+    Every row adds between 0 and 1 to every entry, so the bound is the same for all. float64
+    (``count_shape(head)``,).
+    """
+    if rows_bound < 0:
+        raise ValueError(f"a bound on rows is at least 0, not {rows_bound}")
+    return np.full(count_shape(head), float(rows_bound))
+
+
+def count_predictions(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike) -> Floats:
+    """Return the flat vector of ``head`` over these rows; rows with missing target add nothing.
+
+    Parameters
+    ----------
+    outputs
+        The network's outputs of this head, (rows, ``head.outputs``); (rows,) will do where there
+        is one. Logits for binary and categorical heads, a prediction on the target's scale of
+        [0, 1] for numeric ones.
+    targets
+        (rows,) as encoded: 0 or 1 and NaN where missing (binary), class and -1 where missing
+        (categorical), in [0, 1] and NaN where missing (numeric).
+
+    Returns
+    -------
+    float64 (``count_shape(head)``,), each entry in [0, rows].
+
+    Raises
+    ------
+    RunFailedError
+        If an output is not finite: the model has diverged.
+    ValueError
+        If the shapes do not fit the head.
+    """
+    values = np.asarray(outputs, dtype=np.float64)
+    truth = np.asarray(targets)
+    rows = len(truth)
+    if values.shape != (rows, head.outputs) and not (head.outputs == 1 and values.shape == (rows,)):
+        raise ValueError(
+            f"head {head.name} wants outputs of shape ({rows}, {head.outputs}), not {values.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise RunFailedError("the model's outputs are not finite: lower training.learning_rate")
+    if head.kind == "categorical":
+        return _confusion(values, truth.astype(np.int64), head.outputs)
+    known = ~np.isnan(truth)
+    values, truth = values.reshape(rows)[known], truth[known].astype(np.float64)
+    if head.kind == "binary":
+        cells = (truth > 0.5) * SCORE_BINS + score_bins(values)
+        return np.bincount(cells, minlength=2 * SCORE_BINS).astype(np.float64)
+    error = np.abs(np.clip(values, 0.0, 1.0) - np.clip(truth, 0.0, 1.0))
+    sums = [float(len(truth)), error.sum(), (error**2).sum(), truth.sum(), (truth**2).sum()]
+    return np.array(sums, dtype=np.float64)
+
+
+def metrics_from_counts(head: Head, counts: npt.ArrayLike) -> dict[str, float]:
+    """Return the metrics of ``head`` from its flat vector, or from a sum of such vectors.
+
+    ``binary``: rows, positives, accuracy, precision, recall, f1 (at probability .5) and auc,
+    where scores of one bin count as ties. That is within .002 of the exact auc while the logits'
+    standard deviation is above about .35 and few lie beyond -8 and 8; scores that all lie within
+    a bin or two, as an untrained network's, are mostly ties and pull it towards .5.
+    ``categorical``: rows, accuracy, macro_f1 (the mean over classes that occur, as truth or as
+    prediction). ``numeric``: rows, mae and rmse (as shares of the target's public range) and r2.
+
+    precision, recall and f1 are 0 where undefined, all others NaN.
+
+    Raises
+    ------
+    ValueError
+        If the vector has another length than ``count_shape(head)``.
+    """
+    vector = np.asarray(counts, dtype=np.float64)
+    if vector.shape != (count_shape(head),):
+        raise ValueError(
+            f"head {head.name} wants counts of shape ({count_shape(head)},), not {vector.shape}"
+        )
+    if head.kind == "binary":
+        return _binary(vector.reshape(2, SCORE_BINS))
+    if head.kind == "categorical":
+        return _categorical(vector.reshape(head.outputs, head.outputs))
+    return _numeric(vector)
+
+
+def _confusion(logits: Floats, truth: Indices, classes: int) -> Floats:
+    known = truth >= 0
+    cells = truth[known] * classes + logits[known].argmax(axis=1)
+    return np.bincount(cells, minlength=classes**2).astype(np.float64)
+
+
+def _binary(histogram: Floats) -> dict[str, float]:
+    negatives, positives = histogram
+    half = SCORE_BINS // 2
+    true_positives, false_positives = positives[half:].sum(), negatives[half:].sum()
+    precision = _ratio(true_positives, true_positives + false_positives, 0.0)
+    recall = _ratio(true_positives, positives.sum(), 0.0)
+    correct = true_positives + negatives[:half].sum()
+    return {
+        "rows": float(histogram.sum()),
+        "positives": float(positives.sum()),
+        "accuracy": _ratio(correct, histogram.sum(), np.nan),
+        "precision": precision,
+        "recall": recall,
+        "f1": _ratio(2 * precision * recall, precision + recall, 0.0),
+        "auc": _area_under_curve(negatives, positives),
+    }
+
+
+def _area_under_curve(negatives: Floats, positives: Floats) -> float:
+    # The trapezoid under the curve: pairs of different bins as ordered, pairs of one bin half.
+    below = np.cumsum(negatives) - negatives / 2
+    return _ratio((positives * below).sum(), negatives.sum() * positives.sum(), np.nan)
+
+
+def _categorical(confusion: Floats) -> dict[str, float]:
+    correct = np.diagonal(confusion)
+    occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
+    occurring = occurrences > 0
+    f1 = 2 * correct[occurring] / occurrences[occurring]
+    rows = confusion.sum()
+    return {
+        "rows": float(rows),
+        "accuracy": _ratio(correct.sum(), rows, np.nan),
+        "macro_f1": float(f1.mean()) if occurring.any() else 0.0,
+    }
+
+
+def _numeric(sums: Floats) -> dict[str, float]:
+    rows, absolute, squared, total, total_squared = sums
+    spread = total_squared - total**2 / rows if rows > 0 else 0.0
+    # Sums that went through integer words are rounded: a spread of that size is none.
+    has_spread = spread > 1e-9 * max(rows, 1.0)
+    return {
+        "rows": float(rows),
+        "mae": _ratio(absolute, rows, np.nan),
+        "rmse": float(np.sqrt(np.maximum(_ratio(squared, rows, np.nan), 0.0))),
+        "r2": float(1 - squared / spread) if has_spread else np.nan,
+    }
+
+
+def _ratio(numerator: float, denominator: float, undefined: float) -> float:
+    return float(numerator / denominator) if denominator > 0 else undefined

@@ -1,0 +1,67 @@
+"""The model card: what a model is, what it was trained on, what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fgcif_flwr.data.schema import Schema
+
+
+def model_card(record: Mapping[str, Any], schema: Schema) -> str:
+    """Return the card as Markdown, from a run's record (see run.json) and its schema."""
+    rows, sums = record["federation_rows"], record["secure_sum"]
+    lines = [
+        f"# Model card: {schema.name}",
+        "",
+        f"{schema.description}".strip() or "A joint CRM model.",
+        "",
+        "## What it predicts",
+        "",
+        *(f"- **{target.name}** ({target.kind})" for target in schema.targets),
+        "",
+        "## How it was trained",
+        "",
+        f"Federated averaging over {sums['holders']} enterprises, {record['rounds']} rounds; "
+        f"{rows['train']} training, {rows['validation']} validation and {rows['test']} test "
+        "rows in all, no row leaving its enterprise. Every update, loss and count was read as a "
+        f"sum over the cohort only: at least {sums['honest_in_any_sum']} honest enterprises are "
+        f"in any sum that {sums['tolerated_colluders']} colluding ones and a lying coordinator "
+        f"could open (threshold {sums['threshold']}, at most {sums['tolerated_dropouts']} lost).",
+        "",
+        "## Privacy",
+        "",
+        str(record["privacy"]["statement"]),
+        "",
+        "## Figures on the federation's test rows",
+        "",
+        *_figures(record["metrics"]["test"]),
+        "",
+        "The figures come from summed counts; AUC from 200 score bins.",
+        "",
+        "## Inputs",
+        "",
+        *(f"- `{feature.name}` ({feature.kind})" for feature in schema.features),
+        "",
+        "Never used: " + (", ".join(f"`{name}`" for name in schema.forbidden) or "none named") + ".",
+        "",
+        "## Provenance",
+        "",
+        f"- model sha256: `{record['model_sha256']}`",
+        f"- schema sha256: `{record['schema']['hash']}`",
+        f"- seed: {record['seed']}",
+        f"- versions: {', '.join(f'{k} {v}' for k, v in record['versions'].items())}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    lines = ["| target | metric | value |", "|---|---|---|"]
+    for head, values in metrics.items():
+        lines += [
+            f"| {head} | {name} | {value:.4f} |"
+            for name, value in values.items()
+            if name not in ("rows", "positives")
+        ]
+    return lines

@@ -1,0 +1,135 @@
+"""The directory of a run: what was asked, what happened, what came out.
+
+    run.json            configuration, schema, versions, seed, secure sum, privacy, metrics
+    history.jsonl       one line a round
+    model.safetensors   the model, with its schema
+    MODEL_CARD.md       the model in words
+    failure.json        instead of the last three, when the run failed
+    run.log             the log
+    releases/           one file an enterprise: what left it
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fgcif_flwr.errors import DataError, FgcifError
+
+Json = Mapping[str, object]
+
+
+class RunDirectory:
+    """Files of one run.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there.
+
+    Raises
+    ------
+    DataError
+        If it cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"the run's directory {path} cannot be made: {error.strerror}") from None
+
+    @property
+    def model(self) -> Path:
+        """The model's file."""
+        return self.path / "model.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
+    def log(self) -> Path:
+        """The log."""
+        return self.path / "run.log"
+
+    @property
+    def history(self) -> Path:
+        """One JSON line a round."""
+        return self.path / "history.jsonl"
+
+    @property
+    def record(self) -> Path:
+        """The run's record."""
+        return self.path / "run.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the run failed."""
+        return self.path / "failure.json"
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, so that nothing stale is read as this run's."""
+        for file in (self.model, self.card, self.history, self.record, self.failure, self.log):
+            file.unlink(missing_ok=True)
+        for file in (self.path / "releases").glob("*.jsonl"):
+            file.unlink()
+
+    def append_history(self, row: Json) -> None:
+        """Append one round."""
+        with self.history.open("a", encoding="utf-8") as file:
+            file.write(dumps(row) + "\n")
+
+    def read_history(self) -> list[dict[str, object]]:
+        """Return the rounds so far; a line that is still being written is left for later."""
+        return list(self._history_lines())
+
+    def _history_lines(self) -> Iterator[dict[str, object]]:
+        if not self.history.exists():
+            return
+        for line in self.history.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+    def write_record(self, record: Json) -> None:
+        """Write the run's record, whole or not at all."""
+        _write(self.record, dumps(record, indent=2) + "\n")
+
+    def read_record(self) -> dict[str, object]:
+        """Return the run's record."""
+        read: dict[str, object] = json.loads(self.record.read_text(encoding="utf-8"))
+        return read
+
+    def write_failure(self, error: FgcifError) -> None:
+        """Write why the run failed: exit code and message."""
+        _write(self.failure, dumps({"exit_code": error.exit_code, "message": str(error)}) + "\n")
+
+    def write_card(self, text: str) -> None:
+        """Write the model card."""
+        _write(self.card, text)
+
+
+def dumps(value: object, indent: int | None = None) -> str:
+    """Return strict JSON: undefined figures (NaN) become null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)

@@ -1,0 +1,139 @@
+"""What all parties of an epoch agree on, and the bytes by which slots are bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fgcif_flwr.errors import AuthenticationError, CohortError
+from fgcif_flwr.secagg.keys import verify
+from fgcif_flwr.secagg.messages import JoinReply, Manifest
+from fgcif_flwr.secagg.parameters import SecureSumParameters
+from fgcif_flwr.secagg.transcript import Part, canonical, digest, digest_pairs
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One join's outcome: run id, holders in the order of names, parameters.
+
+    ``run_id`` is the hash of the manifest and all nonces, so no two joins share one.
+    """
+
+    run_id: bytes
+    number: int
+    manifest_hash: bytes
+    holders: tuple[str, ...]
+    holders_hash: bytes
+    parameters: SecureSumParameters
+
+    @classmethod
+    def of(cls, manifest: Manifest, joins: Sequence[JoinReply]) -> Epoch:
+        """Derive the epoch from verified joins, alike at every party."""
+        joins = sorted(joins, key=lambda join: join.name)
+        names = tuple(join.name for join in joins)
+        if len(set(names)) != len(names):
+            raise AuthenticationError("an enterprise is named twice among those that joined")
+        parts: list[Part] = [manifest.hash()]
+        for join in joins:
+            parts += [join.name, join.nonce]
+        return cls(
+            run_id=digest("run", *parts),
+            number=manifest.epoch,
+            manifest_hash=manifest.hash(),
+            holders=names,
+            holders_hash=digest_pairs("holders", [(j.name, j.channel_public) for j in joins]),
+            parameters=manifest.parameters(len(names)),
+        )
+
+    def position(self, name: str) -> int:
+        """Index of a holder: its share's evaluation point, less one."""
+        try:
+            return self.holders.index(name)
+        except ValueError:
+            raise CohortError(f"{name} is not among those that joined") from None
+
+    def share_context(self, slot: int, sender: str, receiver: str, round_public: bytes) -> bytes:
+        """Associated data of a sealed share."""
+        return canonical(
+            "share",
+            self.run_id,
+            self.number,
+            slot,
+            self.manifest_hash,
+            sender,
+            receiver,
+            self.holders_hash,
+            self.parameters.threshold,
+            round_public,
+        )
+
+    def channel_context(self, sender: str, receiver: str) -> bytes:
+        """HKDF info of the channel key from ``sender`` to ``receiver``."""
+        return canonical("channel", self.run_id, self.number, sender, receiver)
+
+    def share_nonce(self, slot: int, round_public: bytes) -> bytes:
+        """Nonce of all shares of one advertisement.
+
+        It follows the fresh round key, so that even a party whose slot counter was set back
+        never seals twice under one key and nonce.
+        """
+        return digest("nonce", slot, round_public)[:12]
+
+    def commitment(self, slot: int, sender: str, seed: bytes) -> bytes:
+        """Commitment to a self-mask seed (hiding because the seed is 32 uniform bytes)."""
+        return digest("self-mask", self.run_id, slot, sender, seed)
+
+
+@dataclass(frozen=True)
+class SlotContext:
+    """What the masks of one slot are bound to; any difference between parties yields noise."""
+
+    epoch: Epoch
+    slot: int
+    task: str
+    cohort_hash: bytes
+    layout_hash: bytes
+    input_hash: bytes
+
+    def _common(self) -> tuple[Part, ...]:
+        return (
+            self.epoch.run_id,
+            self.epoch.number,
+            self.slot,
+            self.task,
+            self.cohort_hash,
+            self.layout_hash,
+            self.input_hash,
+        )
+
+    def pair(self, low: tuple[str, bytes], high: tuple[str, bytes]) -> bytes:
+        """HKDF info of a pairwise mask; ``low`` and ``high`` are (name, round key)."""
+        return canonical("pair", *self._common(), *low, *high)
+
+    def own(self, name: str) -> bytes:
+        """HKDF info of a self mask."""
+        return canonical("own", *self._common(), name)
+
+
+def cohort_hash(members: Mapping[str, bytes]) -> bytes:
+    """Digest of a cohort's names and round keys."""
+    return digest_pairs("cohort", members.items())
+
+
+def verify_joins(manifest: Manifest, joins: Sequence[JoinReply]) -> Epoch:
+    """Check every join's signature against the roster and return the epoch.
+
+    Raises
+    ------
+    AuthenticationError
+        Naming the enterprise that is not on the roster or whose signature does not match.
+    CohortError
+        If the threshold rule cannot hold for so few.
+    """
+    roster = dict(manifest.roster)
+    digest_ = manifest.hash()
+    for join in joins:
+        if join.name not in roster:
+            raise AuthenticationError(f"{join.name} joined but is not on the roster")
+        verify(roster[join.name], join.signature, join.signed_bytes(digest_), join.name)
+    return Epoch.of(manifest, joins)
