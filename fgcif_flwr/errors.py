@@ -122,3 +122,13 @@ class RunFailedError(FgcifError):
     """The federation did not finish."""
 
     exit_code = 40
+
+
+def by_exit_code(code: int, message: str) -> FgcifError:
+    """Return the error of the class with this exit code; the base class for an unknown one."""
+    kinds = [FgcifError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        if kind.exit_code == code:
+            return kind(message)
+    return FgcifError(message)

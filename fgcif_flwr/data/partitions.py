@@ -118,6 +118,24 @@ def partition_rows(
     return Partition(names, assignment)
 
 
+def count_enterprises(spec: str, table: pa.Table) -> int:
+    """Return how many enterprises ``column:NAME`` or ``file:PATH`` names.
+
+    Raises
+    ------
+    PartitionError, MissingColumnError
+        As :func:`partition_rows`.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind == "file":
+        return len(pc.unique(column_text(_read_division(Path(argument))["enterprise"])))
+    if argument not in table.column_names:
+        raise MissingColumnError(
+            f"the table has no column {argument!r} to divide by (data.partition = {spec})"
+        )
+    return len(pc.unique(column_text(table[argument])))
+
+
 def _generator(seed: int, tag: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, tag]))
 

@@ -84,14 +84,7 @@ class Refusal:
 
     def as_error(self, who: str) -> FgcifError:
         """Return the error that was refused with, naming the enterprise."""
-        for kind in vars(errors).values():
-            if (
-                isinstance(kind, type)
-                and issubclass(kind, FgcifError)
-                and kind.exit_code == self.code
-            ):
-                return kind(f"{who}: {self.reason}")
-        return FgcifError(f"{who}: {self.reason}")
+        return errors.by_exit_code(self.code, f"{who}: {self.reason}")
 
 
 Request = Identify | Join | Advertise | Release | UnmaskRequest

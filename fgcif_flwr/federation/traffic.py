@@ -42,11 +42,19 @@ class MeteredGrid(Grid):
         The one that sends.
     observe : callable, optional
         Sees every message of both directions (tests look for secrets with it).
+    on_exchange : callable, optional
+        Called before every exchange (progress).
     """
 
-    def __init__(self, grid: Grid, observe: Callable[[Message], None] | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        observe: Callable[[Message], None] | None = None,
+        on_exchange: Callable[[], None] | None = None,
+    ) -> None:
         self._grid = grid
         self._observe = observe
+        self._on_exchange = on_exchange
         self.traffic = Traffic()
 
     def set_run(self, run: Run) -> None:
@@ -89,6 +97,8 @@ class MeteredGrid(Grid):
         if not outgoing:
             return []
         self.traffic.exchanges += 1
+        if self._on_exchange is not None:
+            self._on_exchange()
         return self._count_up(self._grid.send_and_receive(outgoing, timeout=timeout))
 
     def _count_down(self, messages: Iterable[Message]) -> list[Message]:

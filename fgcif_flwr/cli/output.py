@@ -1,0 +1,105 @@
+"""What commands print: text for people or one JSON object, progress on stderr, exit codes."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from fgcif_flwr.errors import FgcifError
+from fgcif_flwr.reporting.run_directory import dumps
+
+_LOGGERS = ("flwr", "fgcif_flwr", "server_app", "client_app")
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def envelope(
+    command: str, result: Mapping[str, Any] | None, warnings: Sequence[str] = ()
+) -> dict[str, object]:
+    """Return the JSON object of a command that succeeded."""
+    return {"command": command, "status": "ok", "result": result, "warnings": list(warnings)}
+
+
+@contextmanager
+def reporting_errors(command: str, form: Format) -> Iterator[None]:
+    """Turn errors into one clear line and an exit code; in JSON also into one object on stdout.
+
+    An error of ours that is not a :class:`FgcifError` exits with 1, its traceback in a file.
+    """
+    try:
+        yield
+    except FgcifError as error:
+        _fail(command, form, error.exit_code, str(error))
+    except KeyboardInterrupt:
+        _fail(command, form, 130, "interrupted")
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="fgcif-", suffix=".traceback", delete=False, encoding="utf-8"
+        ) as file:
+            traceback.print_exc(file=file)
+        _fail(command, form, 1, f"internal error ({type(error).__name__}); see {file.name}")
+
+
+def _fail(command: str, form: Format, code: int, message: str) -> None:
+    line = " ".join(message.split())
+    if form is Format.JSON:
+        failed = {
+            "command": command,
+            "status": "failed",
+            "error": {"exit_code": code, "message": line},
+            "warnings": [],
+        }
+        typer.echo(dumps(failed, indent=2))
+    typer.echo(f"fgcif: {line}", err=True)
+    raise typer.Exit(code)
+
+
+def emit(
+    form: Format,
+    command: str,
+    result: Mapping[str, Any],
+    show: Callable[[Console], None],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Print a result: as one JSON object, or as ``show`` prints it for people."""
+    if form is Format.JSON:
+        typer.echo(dumps(envelope(command, result, warnings), indent=2))
+    else:
+        show(Console())
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send the log of Flower and of this package to a file, away from the terminal."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before = {}
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        before[name] = (logger.handlers, logger.propagate, logger.level)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for name, (handlers, propagate, level) in before.items():
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        handler.close()

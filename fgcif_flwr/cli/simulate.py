@@ -1,0 +1,259 @@
+"""``fgcif simulate``: a federation of simulated enterprises on one table, beside its bounds."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fgcif_flwr import errors
+from fgcif_flwr.cli.output import Format, emit, logging_to, reporting_errors
+from fgcif_flwr.config import RunConfig, parse_assignments, read_toml, unflatten
+from fgcif_flwr.data.consortium import SIMULATED, Consortium
+from fgcif_flwr.data.partitions import count_enterprises
+from fgcif_flwr.data.schema import builtin_names, load_schema
+from fgcif_flwr.data.sources import read_table
+from fgcif_flwr.enterprise.simulated import consortium_of
+from fgcif_flwr.errors import ConfigurationError, FgcifError, RunFailedError
+from fgcif_flwr.federation.flower import run_with_flower
+from fgcif_flwr.federation.inline import run_inline
+from fgcif_flwr.reporting.comparison import baselines
+from fgcif_flwr.reporting.run_directory import RunDirectory
+from fgcif_flwr.reporting.tables import print_simulation
+
+
+class Engine(StrEnum):
+    """What carries the messages."""
+
+    FLOWER = "flower"
+    INLINE = "inline"
+
+
+def simulate(
+    data: Annotated[
+        str | None, typer.Option(help="CSV or Parquet table, or 'simulated'.", show_default=False)
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(help="Built-in schema or a schema file (TOML).", show_default=False),
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help="column:NAME | file:PATH | iid | dirichlet:A | label-skew:A", show_default=False
+        ),
+    ] = None,
+    enterprises: Annotated[
+        int | None, typer.Option(help="Number of enterprises.", show_default=False)
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of training.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.", show_default=False)] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="flower: flwr run (Ray); inline: this process.")
+    ] = Engine.FLOWER,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file (TOML).", show_default=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the artefacts [default: a new one]", show_default=False),
+    ] = None,
+    with_baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Also train centralized and alone."),
+    ] = True,
+    form: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
+) -> None:
+    """Train a federation of simulated enterprises and show it beside its bounds.
+
+    Without --data the built-in CRM simulator gives the customers.
+
+    Example:
+    fgcif simulate --data churn.csv --schema telco --partition iid --enterprises 50
+    """
+    with reporting_errors("simulate", form):
+        flags = {
+            "data.table": data,
+            "data.schema": schema,
+            "data.partition": partition,
+            "run.enterprises": enterprises,
+            "run.rounds": rounds,
+            "run.seed": seed,
+        }
+        asked = read_toml(config) if config is not None else {}
+        asked |= parse_assignments(assignments or [])
+        asked |= {key: value for key, value in flags.items() if value is not None}
+        resolved, warnings = resolve(asked, out)
+        result = run_simulation(resolved, engine, with_baselines=with_baselines)
+        warnings += _losses(RunDirectory(Path(resolved.run.output)))
+        emit(
+            form,
+            "simulate",
+            result,
+            lambda console: print_simulation(result, warnings, console),
+            warnings,
+        )
+
+
+def resolve(asked: Mapping[str, object], out: Path | None) -> tuple[RunConfig, list[str]]:
+    """Fill in what the table decides, and make paths absolute; return also what was assumed."""
+    flat = dict(asked)
+    warnings: list[str] = []
+    config = unflatten(flat)
+    table = config.data.table
+    if table != SIMULATED:
+        if "data.schema" not in flat:
+            raise ConfigurationError(
+                f"data.schema: say which schema describes the table (--schema; built in are "
+                f"{', '.join(builtin_names())})"
+            )
+        flat["data.table"] = str(Path(table).expanduser().resolve())
+        if "data.partition" not in flat:
+            flat["data.partition"] = "iid"
+            warnings.append("data.partition was not set: rows are divided evenly (iid)")
+    elif "data.schema" not in flat:
+        flat["data.schema"] = SIMULATED
+    name = str(flat["data.schema"])
+    if name not in builtin_names():
+        flat["data.schema"] = str(Path(name).expanduser().resolve())
+    kind, _, argument = str(flat.get("data.partition", "")).partition(":")
+    if kind == "file" and argument:
+        flat["data.partition"] = f"file:{Path(argument).expanduser().resolve()}"
+    if kind in ("file", "column") and table != SIMULATED and "run.enterprises" not in flat:
+        rows = read_table(str(flat["data.table"]), load_schema(str(flat["data.schema"])))
+        flat["run.enterprises"] = count_enterprises(str(flat["data.partition"]), rows)
+    directory = Path(str(flat.get("run.output") or "")) if out is None else out
+    if directory == Path():
+        directory = Path(tempfile.mkdtemp(prefix="fgcif-run-"))
+    flat["run.output"] = str(directory.expanduser().resolve())
+    return unflatten(flat), warnings
+
+
+def run_simulation(
+    config: RunConfig, engine: Engine, *, with_baselines: bool = True
+) -> dict[str, Any]:
+    """Run the federation, then its bounds; return the result as documented for ``--format json``.
+
+    Raises
+    ------
+    FgcifError
+        As the run, with the reason that the ServerApp left where it has failed.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    directory = RunDirectory(Path(config.run.output))
+    directory.clear()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        reading = progress.add_task("reading rows", total=1)
+        consortium = consortium_of(config)  # faults of table and schema show before any start
+        progress.update(reading, completed=1)
+        task = progress.add_task(f"federation ({engine.value})", total=config.run.rounds)
+        _run(
+            config,
+            engine,
+            directory,
+            lambda: progress.update(task, completed=len(directory.read_history())),
+        )
+        bounds: dict[str, Any] = {}
+        if with_baselines:
+            bounding = progress.add_task("centralized and alone", total=1)
+            bounds = baselines(config, consortium)
+            progress.update(bounding, completed=1)
+    result = _result(directory, consortium, bounds, time.monotonic() - started)
+    directory.write_record(
+        directory.read_record() | {"comparison": result["metrics"], "engine": engine.value}
+    )
+    return result
+
+
+def _run(
+    config: RunConfig, engine: Engine, directory: RunDirectory, on_poll: Callable[[], None]
+) -> None:
+    try:
+        if engine is Engine.FLOWER:
+            run_with_flower(config, directory.log, on_poll)
+        else:
+            # The apps are the top of the project; only the inline engine needs them here.
+            from client_app.app import app as client
+            from server_app.app import app as server
+
+            with logging_to(directory.log):
+                run_inline(server, client, config, on_poll)
+    except RunFailedError:
+        reason = _failure(directory)
+        if reason is None:
+            raise
+        raise reason from None
+
+
+def _failure(directory: RunDirectory) -> FgcifError | None:
+    """Return the error that the ServerApp left word of, if any."""
+    if not directory.failure.exists():
+        return None
+    left = json.loads(directory.failure.read_text(encoding="utf-8"))
+    return errors.by_exit_code(int(left["exit_code"]), str(left["message"]))
+
+
+def _result(
+    directory: RunDirectory, consortium: Consortium, bounds: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    record: dict[str, Any] = directory.read_record()
+    heads = {"federated": record["metrics"]["test"], **bounds}
+    binary = [head.name for head in consortium.layout.heads if head.kind == "binary"]
+    target = (binary or [head.name for head in consortium.layout.heads])[0]
+    metrics = {name: by_head[target] for name, by_head in heads.items()}
+    if consortium.ceiling is not None:
+        metrics["ceiling"] = {
+            "accuracy": consortium.ceiling.accuracy,
+            "auc": consortium.ceiling.auc,
+        }
+    return {
+        "target": target,
+        "metrics": metrics,
+        "heads": heads,
+        "privacy": record["privacy"],
+        "secure_sum": record["secure_sum"],
+        "communication": record["communication"],
+        "model_sha256": record["model_sha256"],
+        "rounds": record["rounds"],
+        "seconds": seconds,
+        "artifacts": {
+            "directory": str(directory.path),
+            "run": str(directory.record),
+            "history": str(directory.history),
+            "model": str(directory.model),
+            "model_card": str(directory.card),
+            "log": str(directory.log),
+        },
+    }
+
+
+def _losses(directory: RunDirectory) -> list[str]:
+    lost: Sequence[Any] = [row for row in directory.read_history() if row["dropped"]]
+    if not lost:
+        return []
+    worst = max(int(row["dropped"]) for row in lost)
+    return [
+        f"enterprises were lost in {len(lost)} rounds, at most {worst} at once; see the log"
+    ]
