@@ -28,6 +28,7 @@ from fgcif_flwr.config import RunConfig, flatten
 from fgcif_flwr.errors import RunFailedError
 
 _PACKAGES = ("fgcif_flwr", "server_app", "client_app")
+_INCLUDED = [*(f"{package}/**/*.py" for package in _PACKAGES), "fgcif_flwr/**/*.toml"]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.5
@@ -113,9 +114,7 @@ def write_app(directory: Path, config: RunConfig) -> Path:
         "dependencies = []",
         "[tool.flwr.app]",
         'publisher = "fgcif"',
-        "fab-include = ["
-        + ", ".join(f'"{package}/**/*.{end}"' for package in _PACKAGES for end in ("py", "toml"))
-        + "]",
+        f"fab-include = {json.dumps(_INCLUDED)}",
         "[tool.flwr.app.components]",
         'serverapp = "server_app.app:app"',
         'clientapp = "client_app.app:app"',

@@ -27,7 +27,7 @@ ClassWeights = Mapping[str, NDArray[np.float64]]
 # Where a numeric head's loss turns from squares to absolute errors, as a share of the target's
 # range. Its gradient then reaches 1, as that of a wrong logit does; plain squares on [0, 1] would
 # have a tenth of it, and the shared trunk would hardly hear the head.
-_NUMERIC_BETA = 0.1
+_NUMERIC_BETA = 0.3
 
 
 @dataclass(frozen=True)
