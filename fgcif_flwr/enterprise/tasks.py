@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from fgcif_flwr.config import RunConfig
+from fgcif_flwr.config import ModelSection, RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import SecureSumError
@@ -118,7 +119,7 @@ class Tasks:
         return values
 
     def _network(self, arrays: Arrays) -> MultiTaskNetwork:
-        network = build_network(self.layout, self.config.model, seed=0)
+        network = _network(self.layout, self.config.model)
         load_arrays(
             network,
             {
@@ -128,6 +129,12 @@ class Tasks:
             },
         )
         return network
+
+
+@lru_cache(maxsize=2)
+def _network(layout: FeatureLayout, config: ModelSection) -> MultiTaskNetwork:
+    """Build the network once in each process; every use loads all of its weights first."""
+    return build_network(layout, config, seed=0)
 
 
 def federation_rows(arrays: Arrays) -> FederationRows:

@@ -7,11 +7,12 @@ In a simulation the enterprise is an object in this process, its secrets between
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import cast
 
 from flwr.app import ConfigRecord, Context, Message
 
-from fgcif_flwr.config import unflatten
+from fgcif_flwr.config import RunConfig, Scalar, unflatten
 from fgcif_flwr.errors import FgcifError, NotAvailableError
 from fgcif_flwr.federation.records import reply_to_records, request_from_records
 from fgcif_flwr.federation.requests import Refusal, Reply
@@ -48,10 +49,16 @@ def _answer(message: Message, context: Context) -> Reply:
     request = request_from_records(message.metadata.message_type, message.content)
     state = dict(cast(ConfigRecord, context.state.get(_STATE, ConfigRecord())))
     reply, state = simulated.answer(
-        unflatten(context.run_config),
+        _config(tuple(sorted(context.run_config.items()))),
         int(context.node_config["partition-id"]),
         request,
         cast(simulated.State, state),
     )
     context.state[_STATE] = ConfigRecord(dict(state))
     return reply
+
+
+@lru_cache(maxsize=4)
+def _config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
+    """Validate a run's configuration once in each process, not for every message."""
+    return unflatten(dict(items))

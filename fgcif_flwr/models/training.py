@@ -25,8 +25,8 @@ from fgcif_flwr.models.network import InputTensors, MultiTaskNetwork
 ClassWeights = Mapping[str, NDArray[np.float64]]
 
 # Where a numeric head's loss turns from squares to absolute errors, as a share of the target's
-# range. Its gradient then reaches 1, as that of a wrong logit does; plain squares on [0, 1] would
-# have a tenth of it, and the shared trunk would hardly hear the head.
+# range. Larger, and the shared trunk hardly hears the head beside a classification head; smaller,
+# and the loss is so curved that plain SGD at the rates that suit logits does not settle.
 _NUMERIC_BETA = 0.3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fgcif_flwr.errors import AuthenticationError, CohortError
 from fgcif_flwr.secagg.keys import verify
@@ -52,19 +53,16 @@ class Epoch:
         except ValueError:
             raise CohortError(f"{name} is not among those that joined") from None
 
-    def share_context(self, slot: int, sender: str, receiver: str, round_public: bytes) -> bytes:
-        """Associated data of a sealed share."""
-        return canonical(
-            "share",
+    def slot_binding(self, slot: int) -> bytes:
+        """Digest of everything that all sealed shares of a slot are bound to."""
+        return digest(
+            "slot",
             self.run_id,
             self.number,
             slot,
             self.manifest_hash,
-            sender,
-            receiver,
             self.holders_hash,
             self.parameters.threshold,
-            round_public,
         )
 
     def channel_context(self, sender: str, receiver: str) -> bytes:
@@ -95,11 +93,11 @@ class SlotContext:
     layout_hash: bytes
     input_hash: bytes
 
-    def _common(self) -> tuple[Part, ...]:
-        return (
-            self.epoch.run_id,
-            self.epoch.number,
-            self.slot,
+    @cached_property
+    def _binding(self) -> bytes:
+        return digest(
+            "masks",
+            self.epoch.slot_binding(self.slot),
             self.task,
             self.cohort_hash,
             self.layout_hash,
@@ -108,11 +106,16 @@ class SlotContext:
 
     def pair(self, low: tuple[str, bytes], high: tuple[str, bytes]) -> bytes:
         """HKDF info of a pairwise mask; ``low`` and ``high`` are (name, round key)."""
-        return canonical("pair", *self._common(), *low, *high)
+        return canonical("pair", self._binding, *low, *high)
 
     def own(self, name: str) -> bytes:
         """HKDF info of a self mask."""
-        return canonical("own", *self._common(), name)
+        return canonical("own", self._binding, name)
+
+
+def share_context(binding: bytes, sender: str, receiver: str, round_public: bytes) -> bytes:
+    """Associated data of a sealed share; ``binding`` is :meth:`Epoch.slot_binding`."""
+    return canonical("share", binding, sender, receiver, round_public)
 
 
 def cohort_hash(members: Mapping[str, bytes]) -> bytes:

@@ -23,7 +23,13 @@ from fgcif_flwr.errors import (
 )
 from fgcif_flwr.secagg import keys, shamir
 from fgcif_flwr.secagg.encoding import VectorLayout, WordFormat
-from fgcif_flwr.secagg.epoch import Epoch, SlotContext, cohort_hash, verify_joins
+from fgcif_flwr.secagg.epoch import (
+    Epoch,
+    SlotContext,
+    cohort_hash,
+    share_context,
+    verify_joins,
+)
 from fgcif_flwr.secagg.keys import KeyPair
 from fgcif_flwr.secagg.masking import MaskAdder
 from fgcif_flwr.secagg.messages import (
@@ -168,6 +174,7 @@ class Participant:
             self._entropy,
         )
         nonce = epoch.share_nonce(slot, round_key.public)
+        binding = epoch.slot_binding(slot)
         sealed: list[bytes] = []
         own = b""
         for holder, pair in zip(epoch.holders, shares, strict=True):
@@ -175,7 +182,7 @@ class Participant:
                 own = b"".join(pair)
                 sealed.append(b"")
                 continue
-            context = epoch.share_context(slot, self.name, holder, round_key.public)
+            context = share_context(binding, self.name, holder, round_key.public)
             sealed.append(
                 keys.seal(self.channels[holder].outgoing, nonce, b"".join(pair), context)
             )
@@ -221,6 +228,7 @@ class Participant:
         publics = [member.round_public for member in request.cohort]
         if len(set(publics)) != len(publics):
             raise AuthenticationError("two members of the cohort show the same round key")
+        binding = epoch.slot_binding(request.slot)
         shares: list[bytes] = []
         for member in request.cohort:
             epoch.position(member.name)
@@ -233,7 +241,7 @@ class Participant:
                 self.channels[member.name].incoming,
                 epoch.share_nonce(request.slot, member.round_public),
                 member.sealed,
-                epoch.share_context(request.slot, member.name, self.name, member.round_public),
+                share_context(binding, member.name, self.name, member.round_public),
                 member.name,
             )
             if len(pair) != 2 * shamir.SHARE_BYTES:

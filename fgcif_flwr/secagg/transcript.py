@@ -1,12 +1,13 @@
 """Canonical bytes: what is signed, bound as associated data, or hashed.
 
-Every part is preceded by its length, so that no two different lists of parts give the same
-bytes; every use has its own label, so that no signature or key serves two purposes.
+The number of parts and their lengths come first, so that no two different lists of parts give the
+same bytes; every use has its own label, so that no signature or key serves two purposes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Sequence
 
 Part = bytes | str | int
@@ -18,12 +19,14 @@ def canonical(label: str, *parts: Part) -> bytes:
     """Return the unambiguous encoding of ``parts`` under ``label``."""
     pieces = [_LABEL + label.encode()]
     for part in parts:
-        if isinstance(part, int):
-            part = part.to_bytes(8, "big", signed=True)
+        if isinstance(part, bytes):
+            pieces.append(part)
         elif isinstance(part, str):
-            part = part.encode()
-        pieces.append(part)
-    return b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces)
+            pieces.append(part.encode())
+        else:
+            pieces.append(part.to_bytes(8, "big", signed=True))
+    lengths = struct.pack(f">{len(pieces)}Q", *map(len, pieces))
+    return len(pieces).to_bytes(8, "big") + lengths + b"".join(pieces)
 
 
 def digest(label: str, *parts: Part) -> bytes:
