@@ -17,7 +17,6 @@ from fgcif_flwr.data.encoding import (
     EncodedTable,
     Head,
     bucket,
-    customer_ids,
     encode,
     feature_layout,
 )
@@ -360,20 +359,3 @@ def test_half_a_million_rows_encode_in_seconds() -> None:
     start = time.process_time()
     assert len(encode(large, table)) == rows
     assert time.process_time() - start < 10
-
-
-def test_ids_are_text_of_the_id_column_or_numbers_of_rows() -> None:
-    table = pa.table({"customer": [12, 7], "flag": ["yes", "no"]})
-    assert customer_ids(schema(id_column="customer"), table) == ["12", "7"]
-    assert customer_ids(schema(), table) == ["0", "1"]
-    with pytest.raises(MissingColumnError, match="id"):
-        customer_ids(schema(id_column="id"), table)
-
-
-def test_missing_and_repeated_ids_are_counted_and_not_shown() -> None:
-    with_id = schema(id_column="id")
-    with pytest.raises(DataError, match="1 of 2 rows have no id"):
-        customer_ids(with_id, pa.table({"id": ["a", ""]}))
-    with pytest.raises(DataError, match="2 of 3 rows repeat an id") as e:
-        customer_ids(with_id, pa.table({"id": [SECRET] * 3}))
-    assert SECRET not in str(e.value)

@@ -79,8 +79,9 @@ def test_any_pattern_of_loss_gives_the_exact_sum_or_no_sum(data):
     count = data.draw(st.integers(3, 9))
     consortium = Consortium(count)
     parameters = consortium.epoch.parameters
-    layout = VectorLayout((Field("x", data.draw(st.integers(1, 70)), 2.0),), data.draw(
-        st.integers(8, 32)))
+    layout = VectorLayout(
+        (Field("x", data.draw(st.integers(1, 70)), 2.0),), data.draw(st.integers(8, 32))
+    )
     names = sorted(consortium.participants)
     before = data.draw(st.sets(st.sampled_from(names), max_size=2))
     during = data.draw(st.sets(st.sampled_from(names), max_size=1))
@@ -179,9 +180,7 @@ def test_shares_meant_for_another_receiver_are_refused():
     mine, other = slot.release_request("e001"), slot.release_request("e002")
     swapped = (other.cohort[0], *mine.cohort[1:])
     with pytest.raises(AuthenticationError, match="e000"):
-        consortium.participants["e001"].open_release(
-            dataclasses.replace(mine, cohort=swapped)
-        )
+        consortium.participants["e001"].open_release(dataclasses.replace(mine, cohort=swapped))
 
 
 @pytest.mark.parametrize(

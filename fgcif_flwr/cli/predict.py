@@ -64,4 +64,6 @@ def _write(scores: pa.Table, out: Path) -> None:
         else:
             pa.csv.write_csv(scores, out)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or 'see its directory'}") from None
+        raise DataError(
+            f"{out} cannot be written: {error.strerror or 'see its directory'}"
+        ) from None

@@ -24,19 +24,23 @@ def list_command(form: _Form = Format.TEXT) -> None:
     with reporting_errors("schema list", form):
         schemas = [load_schema(name) for name in builtin_names()]
         rows = [
-            {"name": s.name, "hash": s.hash, "features": len(s.features), "targets":
-             [t.name for t in s.targets]}
+            {
+                "name": s.name,
+                "hash": s.hash,
+                "features": len(s.features),
+                "targets": [t.name for t in s.targets],
+            }
             for s in schemas
         ]
         emit(
             form,
             "schema list",
             {"schemas": rows},
-            lambda console: [
-                console.print(f"{s.name:16} {len(s.features):3} features  {s.description}")
-                for s in schemas
-            ]
-            and None,
+            lambda console: console.print(
+                "\n".join(
+                    f"{s.name:16} {len(s.features):3} features  {s.description}" for s in schemas
+                )
+            ),
         )
 
 

@@ -254,6 +254,4 @@ def _losses(directory: RunDirectory) -> list[str]:
     if not lost:
         return []
     worst = max(int(row["dropped"]) for row in lost)
-    return [
-        f"enterprises were lost in {len(lost)} rounds, at most {worst} at once; see the log"
-    ]
+    return [f"enterprises were lost in {len(lost)} rounds, at most {worst} at once; see the log"]

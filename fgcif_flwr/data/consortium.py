@@ -27,13 +27,19 @@ SIMULATED = "simulated"
 
 
 @dataclass(frozen=True)
-class EnterpriseRows:
-    """One enterprise's encoded rows by split."""
+class Splits:
+    """One party's encoded rows by split; validation and test may be empty."""
 
-    name: str
     train: EncodedTable
     validation: EncodedTable
     test: EncodedTable
+
+
+@dataclass(frozen=True)
+class EnterpriseRows(Splits):
+    """One enterprise's rows."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,11 @@ def load_consortium(config: RunConfig) -> Consortium:
     enterprises = []
     for index, name in enumerate(partition.names):
         mine = partition.assignment == index
-        parts = [
+        train, validation, test = (
             encoded.take(np.flatnonzero(mine & (split == part)))
             for part in (TRAIN, VALIDATION, TEST)
-        ]
-        enterprises.append(EnterpriseRows(name, *parts))
+        )
+        enterprises.append(EnterpriseRows(train, validation, test, name))
     return Consortium(schema, feature_layout(schema), tuple(enterprises), ceiling)
 
 

@@ -27,7 +27,7 @@ from fgcif_flwr.data.schema import (
     Schema,
     Target,
 )
-from fgcif_flwr.errors import DataError, NotAvailableError, ValueOutOfKindError
+from fgcif_flwr.errors import NotAvailableError, ValueOutOfKindError
 
 MISSING, UNSEEN, FIRST = 0, 1, 2
 """Codes of a categorical input: missing, a word outside the vocabulary, the first word."""
@@ -181,31 +181,6 @@ def bucket(word: str, buckets: int) -> int:
     """Return the bucket of a word, in [0, buckets): BLAKE2b (RFC 7693), stable for all time."""
     digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % buckets
-
-
-def customer_ids(schema: Schema, table: pa.Table) -> list[str]:
-    """Return the id of every row as text; the number of the row where there is no id column.
-
-    Raises
-    ------
-    MissingColumnError
-        If the id column is not there.
-    DataError
-        If ids are missing or repeated (one row per customer is what privacy counts on).
-    """
-    if schema.id_column is None:
-        return [str(row) for row in range(table.num_rows)]
-    check_columns(table, [schema.id_column])
-    text = as_text(table[schema.id_column], schema.missing, schema.id_column)
-    repeated = len(text) - text.null_count - int(pc.count_distinct(text).as_py())
-    for count, what in ((text.null_count, "have no id"), (repeated, "repeat an id")):
-        if count:
-            raise DataError(
-                f"column {schema.id_column}: {count} of {len(text)} rows {what}; "
-                "every customer wants one row with an id of its own"
-            )
-    ids: list[str] = text.to_pylist()
-    return ids
 
 
 def _head(target: Target) -> Head:

@@ -101,17 +101,20 @@ def customer_ids(table: pa.Table, schema: Schema) -> list[str]:
     MissingColumnError
         If the table lacks the schema's id column.
     DataError
-        If rows have no id (counted).
+        If rows have no id, or repeat one: privacy counts on one row per customer. Rows are
+        counted, ids never shown.
     """
     if schema.id_column is None:
         return [str(row) for row in range(table.num_rows)]
     check_columns(table, [schema.id_column])
     ids = whole_number_text(as_text(table[schema.id_column], schema.missing, schema.id_column))
-    if ids.null_count:
-        raise DataError(
-            f"column {schema.id_column}: {ids.null_count} of {len(ids)} rows have no id; remove "
-            "these rows or give them ids"
-        )
+    repeated = len(ids) - ids.null_count - len(pc.unique(ids.drop_null()))
+    for count, what in ((ids.null_count, "have no id"), (repeated, "repeat an id")):
+        if count:
+            raise DataError(
+                f"column {schema.id_column}: {count} of {len(ids)} rows {what}; every customer "
+                "wants one row with an id of its own"
+            )
     texts: list[str] = ids.to_pylist()
     return texts
 

@@ -128,12 +128,13 @@ def count_enterprises(spec: str, table: pa.Table) -> int:
     """
     kind, _, argument = spec.partition(":")
     if kind == "file":
-        return len(pc.unique(column_text(_read_division(Path(argument))["enterprise"])))
+        owners = _read_division(Path(argument))["enterprise"]
+        return len(pc.unique(as_text(owners, (), "enterprise")))
     if argument not in table.column_names:
         raise MissingColumnError(
             f"the table has no column {argument!r} to divide by (data.partition = {spec})"
         )
-    return len(pc.unique(column_text(table[argument])))
+    return len(pc.unique(as_text(table[argument], (), argument)))
 
 
 def _generator(seed: int, tag: int) -> np.random.Generator:

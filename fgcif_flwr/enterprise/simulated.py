@@ -7,6 +7,7 @@ enterprise brings its own rows and key, and pins the roster.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from fgcif_flwr.secagg.keys import identity_from_seed
 LOG_DIRECTORY = "releases"
 
 
-def answer(config: RunConfig, index: int, request: Request, state: State) -> tuple[Reply, State]:
+def answer(
+    config: RunConfig, index: int, request: Request, state: Mapping[str, object]
+) -> tuple[Reply, State]:
     """Let enterprise number ``index`` answer; return its reply and its state for the next time.
 
     Parameters

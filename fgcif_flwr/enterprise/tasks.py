@@ -150,6 +150,6 @@ def federation_rows(arrays: Arrays) -> FederationRows:
 
 def _scalar(arrays: Arrays, name: str) -> float:
     value = np.asarray(arrays.get(name, ()), np.float64).reshape(-1)
-    if len(value) != 1:
-        raise SecureSumError(f"a task's input wants one number under {name}")
+    if len(value) != 1 or not np.isfinite(value[0]):
+        raise SecureSumError(f"a task's input wants one finite number under {name}")
     return float(value[0])

@@ -47,14 +47,14 @@ def _answer(message: Message, context: Context) -> Reply:
     from fgcif_flwr.enterprise import simulated
 
     request = request_from_records(message.metadata.message_type, message.content)
-    state = dict(cast(ConfigRecord, context.state.get(_STATE, ConfigRecord())))
-    reply, state = simulated.answer(
+    state = cast(ConfigRecord, context.state.get(_STATE, ConfigRecord()))
+    reply, changed = simulated.answer(
         _config(tuple(sorted(context.run_config.items()))),
         int(context.node_config["partition-id"]),
         request,
-        cast(simulated.State, state),
+        state,
     )
-    context.state[_STATE] = ConfigRecord(dict(state))
+    context.state[_STATE] = ConfigRecord({**changed})
     return reply
 
 

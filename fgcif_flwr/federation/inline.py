@@ -21,9 +21,7 @@ def run_inline(
     ``on_poll`` is called before every exchange.
     """
     flat = flatten(config)
-    grid = MeteredGrid(
-        InlineGrid(client, config.run.enterprises, flat), on_exchange=on_poll
-    )
+    grid = MeteredGrid(InlineGrid(client, config.run.enterprises, flat), on_exchange=on_poll)
     context = Context(
         run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(flat)
     )

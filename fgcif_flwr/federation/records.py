@@ -6,9 +6,9 @@ starts a process for every message in a deployment.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -41,8 +41,31 @@ REQUEST = "request"
 REPLY = "reply"
 INPUT = "input"
 
-_Value = int | float | str | bytes | list[int] | list[float] | list[str] | list[bytes]
+# What a ConfigRecord can hold, spelled as Flower spells it.
+_Value = (
+    int
+    | float
+    | str
+    | bytes
+    | bool
+    | list[int]
+    | list[float]
+    | list[str]
+    | list[bytes]
+    | list[bool]
+)
 _T = TypeVar("_T")
+
+# What reading raises on what it cannot read; the last three come of arrays and of large numbers.
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    BadZipFile,
+)
 
 
 def message_type(request: Request) -> str:
@@ -271,5 +294,5 @@ def _read_reply(reader: _Reader) -> Reply:
 def _strict(what: str, read: Callable[[], _T]) -> _T:
     try:
         return read()
-    except (KeyError, TypeError, ValueError, AttributeError, json.JSONDecodeError) as error:
+    except _MALFORMED as error:
         raise SecureSumError(f"a {what} is malformed ({type(error).__name__})") from None

@@ -155,9 +155,7 @@ def _classes(total: Sum, features: FeatureLayout) -> dict[str, np.ndarray]:
     }
 
 
-def _class_weights(
-    config: RunConfig, classes: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def _class_weights(config: RunConfig, classes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if config.training.class_weighting == "none":
         return {}
     return {name: balanced_class_weights(counts) for name, counts in classes.items()}

@@ -183,8 +183,7 @@ class SecureSumSession:
         self._ads = {}
         inputs = arrays_to_record(task.arrays)
         return [
-            self._message(name, Release(slot.release_request(name)), inputs)
-            for name in slot.cohort
+            self._message(name, Release(slot.release_request(name)), inputs) for name in slot.cohort
         ]
 
     def collect(self, replies: Iterable[Message]) -> Sum:
@@ -252,10 +251,11 @@ class SecureSumSession:
     def _keep(self, ads: Mapping[str, Advertisement]) -> None:
         """Keep round keys for the next slot; one that is malformed counts as not sent."""
         for name, ad in ads.items():
-            if ad.sender == name and ad.slot == self._slot:
+            shares = len(self.epoch.holders)
+            if (ad.sender, ad.slot, len(ad.sealed)) == (name, self._slot, shares):
                 self._ads.setdefault(name, ad)
             else:
-                logger.warning("%s advertised for another slot or name; ignored", name)
+                logger.warning("%s advertised for another slot, name or holders; ignored", name)
 
     def _ask(self, names: Iterable[str], request: Request, kind: type[_T]) -> dict[str, _T]:
         """Send ``request`` to the named enterprises and return the replies of ``kind`` by name."""
@@ -269,9 +269,7 @@ class SecureSumSession:
         messages = [Message(content, node, message_type(request)) for node in nodes]
         return self._read_nodes(self._send(messages), kind)
 
-    def _message(
-        self, name: str, request: Request, inputs: ArrayRecord | None = None
-    ) -> Message:
+    def _message(self, name: str, request: Request, inputs: ArrayRecord | None = None) -> Message:
         return Message(
             request_to_records(request, inputs), self._nodes[name], message_type(request)
         )
@@ -314,8 +312,6 @@ class SecureSumSession:
         logger.warning("refused, counts as lost: %s", error)
 
 
-def _manifest(
-    secagg: SecAggSection, terms: str, roster: tuple[tuple[str, bytes], ...]
-) -> Manifest:
+def _manifest(secagg: SecAggSection, terms: str, roster: tuple[tuple[str, bytes], ...]) -> Manifest:
     limits = (secagg.threshold, secagg.tolerated_dropouts, secagg.tolerated_colluders)
     return Manifest(1, terms, roster, *(None if v == "auto" else v for v in limits))

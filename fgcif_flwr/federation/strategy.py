@@ -32,6 +32,7 @@ from fgcif_flwr.models.metrics import metrics_from_counts
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class RoundReport:
     """What a round's release said.

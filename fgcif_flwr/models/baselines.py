@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from fgcif_flwr.config import ModelSection, TrainingSection
+from fgcif_flwr.data.consortium import Splits
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import ClassAbsentError, SchemaError
 from fgcif_flwr.models.metrics import count_predictions, count_shape, metrics_from_counts
@@ -25,15 +26,6 @@ from fgcif_flwr.models.parameters import load_arrays, named_arrays
 from fgcif_flwr.models.training import ClassWeights, Trainer, evaluate_counts, mean_loss
 
 Metrics = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """One party's rows, by split; validation and test may be empty."""
-
-    train: EncodedTable
-    validation: EncodedTable
-    test: EncodedTable
 
 
 @dataclass(frozen=True)

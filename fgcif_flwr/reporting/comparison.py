@@ -29,9 +29,7 @@ def baselines(config: RunConfig, consortium: Consortium) -> dict[str, Metrics]:
     """
     parties = consortium.enterprises
     seed = config.run.seed
-    _, central = train_centralized(
-        parties, consortium.layout, config.model, config.training, seed
-    )
+    _, central = train_centralized(parties, consortium.layout, config.model, config.training, seed)
     results: dict[str, Metrics] = {CENTRALIZED: central.metrics}
     try:
         _, logistic = logistic_regression(

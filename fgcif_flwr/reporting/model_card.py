@@ -43,7 +43,9 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         "",
         *(f"- `{feature.name}` ({feature.kind})" for feature in schema.features),
         "",
-        "Never used: " + (", ".join(f"`{name}`" for name in schema.forbidden) or "none named") + ".",
+        "Never used: "
+        + (", ".join(f"`{name}`" for name in schema.forbidden) or "none named")
+        + ".",
         "",
         "## Provenance",
         "",

@@ -1,12 +1,12 @@
 """The directory of a run: what was asked, what happened, what came out.
 
-    run.json            configuration, schema, versions, seed, secure sum, privacy, metrics
-    history.jsonl       one line a round
-    model.safetensors   the model, with its schema
-    MODEL_CARD.md       the model in words
-    failure.json        instead of the last three, when the run failed
-    run.log             the log
-    releases/           one file an enterprise: what left it
+run.json            configuration, schema, versions, seed, secure sum, privacy, metrics
+history.jsonl       one line a round
+model.safetensors   the model, with its schema
+MODEL_CARD.md       the model in words
+failure.json        instead of the last three, when the run failed
+run.log             the log
+releases/           one file an enterprise: what left it
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"the run's directory {path} cannot be made: {error.strerror}") from None
+            raise DataError(
+                f"the run's directory {path} cannot be made: {error.strerror}"
+            ) from None
 
     @property
     def model(self) -> Path:

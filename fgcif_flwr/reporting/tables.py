@@ -32,8 +32,7 @@ def print_simulation(result: Mapping[str, Any], warnings: Sequence[str], console
             style = "bold" if name == "federated" else None
             table.add_row(label, *(_figure(value) for value in figures), style=style)
     console.print(table)
-    heads = {name: head for name, head in result["heads"]["federated"].items()}
-    for name, head in heads.items():
+    for name, head in result["heads"]["federated"].items():
         if name != result["target"]:
             shown = ", ".join(
                 f"{key} {_figure(value)}"

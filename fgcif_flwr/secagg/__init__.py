@@ -5,6 +5,7 @@ party is :class:`SlotCoordinator`, the enterprise's is :class:`Participant`; wha
 in :mod:`fgcif_flwr.secagg.messages`.
 """
 
+from fgcif_flwr.secagg.coordinator import SlotCoordinator, verify_joins
 from fgcif_flwr.secagg.encoding import Field, VectorLayout, WordFormat
 from fgcif_flwr.secagg.messages import (
     Advertisement,
@@ -17,7 +18,6 @@ from fgcif_flwr.secagg.messages import (
 )
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.participant import Participant
-from fgcif_flwr.secagg.coordinator import SlotCoordinator, verify_joins
 
 __all__ = [
     "Advertisement",

@@ -1,6 +1,6 @@
 """The coordinator's party for one slot: collect, then unmask the sum and nothing else.
 
-    open → released → unmasking → done, or failed as a whole
+open → released → unmasking → done, or failed as a whole
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class SlotCoordinator:
     def receive(self, vector: MaskedVector) -> None:
         """Take one masked vector; SecureSumError for strangers, repeats and late ones."""
         if self._survivors is not None:
-            raise SecureSumError(f"slot {self.slot} is closed; the vector of {vector.sender} is late")
+            raise SecureSumError(
+                f"slot {self.slot} is closed; the vector of {vector.sender} is late"
+            )
         if vector.sender not in self._ads or vector.slot != self.slot:
             raise SecureSumError(f"a vector of {vector.sender} does not belong to slot {self.slot}")
         if vector.sender in self._vectors:

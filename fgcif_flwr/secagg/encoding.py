@@ -70,6 +70,11 @@ class WordFormat:
         """2^b - 1."""
         return (1 << self.bits) - 1
 
+    def words(self, encoded: npt.NDArray[np.int64]) -> Words:
+        """Return signed integers as machine words; negative ones wrap, as sums do."""
+        wrapped = encoded.astype(np.int64).view(np.uint64)
+        return wrapped.astype(np.uint32) if self.bits <= 32 else wrapped
+
     def reduce(self, words: Words) -> Words:
         """Return words modulo 2^b."""
         return words & words.dtype.type(self.mask)
@@ -192,4 +197,5 @@ class VectorLayout:
 
 def sum_of_encodings(encodings: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     """Add encodings in the clear: the reference that tests hold a secure sum against."""
-    return np.sum(np.stack(encodings), axis=0, dtype=np.int64)
+    total: npt.NDArray[np.int64] = np.sum(np.stack(encodings), axis=0, dtype=np.int64)
+    return total

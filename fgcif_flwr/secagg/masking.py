@@ -22,7 +22,9 @@ class MaskAdder:
     def __init__(self, total: Words) -> None:
         self.total = total
         self._buffer = bytearray(_CHUNK_BYTES + 15)  # update_into wants a block's slack
-        self._stream = np.frombuffer(self._buffer, dtype=total.dtype, count=_CHUNK_BYTES // total.itemsize)
+        self._stream = np.frombuffer(
+            self._buffer, dtype=total.dtype, count=_CHUNK_BYTES // total.itemsize
+        )
 
     def add(self, key: bytes) -> None:
         """Add the mask of ``key``."""

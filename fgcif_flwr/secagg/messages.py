@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.transcript import canonical, digest, digest_pairs
 
-
 _LIMITS = ("threshold", "tolerated_dropouts", "tolerated_colluders")
 
 

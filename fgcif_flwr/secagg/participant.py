@@ -183,9 +183,7 @@ class Participant:
                 sealed.append(b"")
                 continue
             context = share_context(binding, self.name, holder, round_key.public)
-            sealed.append(
-                keys.seal(self.channels[holder].outgoing, nonce, b"".join(pair), context)
-            )
+            sealed.append(keys.seal(self.channels[holder].outgoing, nonce, b"".join(pair), context))
         self.last_slot = slot
         self.advertised = OpenSlot(slot, round_key, seed, own)
         commitment = epoch.commitment(slot, self.name, seed)
@@ -222,8 +220,7 @@ class Participant:
             raise CohortError(f"the cohort of slot {request.slot} leaves out {self.name}")
         if len(names) < epoch.parameters.smallest_cohort:
             raise CohortError(
-                f"a cohort of {len(names)} is below the threshold of "
-                f"{epoch.parameters.threshold}"
+                f"a cohort of {len(names)} is below the threshold of {epoch.parameters.threshold}"
             )
         publics = [member.round_public for member in request.cohort]
         if len(set(publics)) != len(publics):
@@ -284,7 +281,7 @@ class Participant:
         context = SlotContext(
             epoch, request.slot, request.task, cohort_hash(members), layout.hash(), input_hash
         )
-        total = encoded.astype(np.int64).view(np.uint64).astype(form.dtype)
+        total = form.words(encoded)
         adder = MaskAdder(total)
         adder.add(keys.derive(opened.seed, context.own(self.name)))
         private = keys.load_agreement(opened.round_key.private)

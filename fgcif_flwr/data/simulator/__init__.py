@@ -13,4 +13,10 @@ from fgcif_flwr.data.simulator.consortium import (
 )
 from fgcif_flwr.data.simulator.outcomes import BayesCeiling
 
-__all__ = ["BayesCeiling", "SimulatedConsortium", "customer_table", "simulate", "simulate_customers"]
+__all__ = [
+    "BayesCeiling",
+    "SimulatedConsortium",
+    "customer_table",
+    "simulate",
+    "simulate_customers",
+]
