@@ -1,0 +1,680 @@
+"""What leaves an enterprise shows nothing of its customers: not in a message, a refusal or a log.
+
+Every message of a run is recorded, and beside it what each enterprise computed before the door
+masked it. The same detectors are then run with the masks taken away, and must find everything.
+
+Keys and masks come from the operating system, so the statistical tests below are fresh draws in
+every run; each states its false-alarm rate, and all together alarm falsely in less than one run
+in 100,000.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy.stats import chisquare, norm
+
+pytest.importorskip("flwr")  # imported without its warnings: its log meets a newer click
+
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
+
+from client_app.app import app as client_app
+from fgcif_flwr.config import RunConfig, SimulatorSection, flatten, unflatten
+from fgcif_flwr.data.simulator import simulate_customers
+from fgcif_flwr.enterprise.simulated import consortium_of
+from fgcif_flwr.enterprise.tasks import Tasks, seed_for
+from fgcif_flwr.errors import CohortError, FgcifError, OutOfRangeError, ValueOutOfKindError
+from fgcif_flwr.federation.inline_grid import InlineGrid
+from fgcif_flwr.federation.records import INPUT, REPLY, REQUEST, reply_from_records
+from fgcif_flwr.federation.releases import CLASS_WEIGHTS, MODEL, TRAIN
+from fgcif_flwr.federation.requests import Refusal
+from fgcif_flwr.federation.run import run_stages, write_failure
+from fgcif_flwr.federation.traffic import MeteredGrid
+from fgcif_flwr.models.network import build_network
+from fgcif_flwr.models.parameters import load_arrays, named_arrays, to_vector
+from fgcif_flwr.models.training import train_locally
+from fgcif_flwr.privacy.door import Door
+from fgcif_flwr.reporting.run_directory import RunDirectory
+from fgcif_flwr.secagg.encoding import VectorLayout, WordFormat
+from fgcif_flwr.secagg.masking import MaskAdder
+from fgcif_flwr.secagg.shamir import SHARE_BYTES
+
+torch.set_num_threads(1)
+
+ENTERPRISES = 6
+FIRST_NODE = 1000  # of InlineGrid; node 1000 + i is enterprise i
+NEEDLE_BYTES = 8
+SEALED_BYTES = 2 * SHARE_BYTES + 16  # two shares and the tag of AES-GCM
+
+Slot = tuple[int, int]
+"""(enterprise, slot)"""
+
+
+def configured(output: Path, settings: Mapping[str, object] | None = None) -> RunConfig:
+    return unflatten(
+        {
+            "run.enterprises": ENTERPRISES,
+            "run.rounds": 3,
+            "run.output": str(output),
+            "simulator.customers": 40,
+            "training.class_weighting": "balanced",
+            "model.hidden": "16",
+            **(settings or {}),
+        }
+    )
+
+
+@dataclass
+class Recording:
+    """A run's messages in both directions, and what each enterprise held before its masks."""
+
+    config: RunConfig
+    down: list[Message] = field(default_factory=list)
+    up: list[Message] = field(default_factory=list)
+    values: dict[Slot, dict[str, np.ndarray]] = field(default_factory=dict)
+    encoded: dict[Slot, np.ndarray] = field(default_factory=dict)
+    layouts: dict[int, VectorLayout] = field(default_factory=dict)
+
+    def observe(self, message: Message) -> None:
+        (self.up if message.metadata.reply_to_message_id else self.down).append(message)
+
+    def of(self, kind: str) -> Iterator[tuple[int, Message, dict]]:
+        """Replies of one kind: the enterprise, the message, the values of its record."""
+        for message in self.up:
+            values = dict(message.content.config_records[REPLY])
+            if values["kind"] == kind:
+                yield message.metadata.src_node_id - FIRST_NODE, message, values
+
+    @property
+    def form(self) -> WordFormat:
+        return WordFormat(self.config.secagg.value_bits, ENTERPRISES)
+
+    def vectors(self) -> Iterator[tuple[Slot, np.ndarray, np.ndarray]]:
+        """Every masked vector beside the plain one, both as words modulo 2^b."""
+        for enterprise, _, values in self.of("released"):
+            key = enterprise, values["vector_slot"]
+            plain = self.form.reduce(self.encoded[key].view(np.uint64).astype(self.form.dtype))
+            yield key, self.form.unpack(values["words"], len(plain)), plain
+
+
+def recorded(config: RunConfig) -> Recording:
+    """Run a federation and record it; the door's plaintext is taken where it is computed."""
+    recording = Recording(config)
+    positions = {rows.name: i for i, rows in enumerate(consortium_of(config).enterprises)}
+    release, encode = Door.release, VectorLayout.encode
+
+    def recording_release(self, request, statement, layout, input_hash, compute, rounding):
+        key = positions[self.participant.name], request.slot
+
+        def seen():
+            values = dict(compute())
+            recording.values[key] = {name: np.array(value) for name, value in values.items()}
+            return values
+
+        def encode_and_record(layout, values, rng):
+            words = encode(layout, values, rng)
+            recording.encoded[key] = words.copy()
+            return words
+
+        recording.layouts[request.slot] = layout
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(VectorLayout, "encode", encode_and_record)
+            return release(self, request, statement, layout, input_hash, seen, rounding)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Door, "release", recording_release)
+        grid = InlineGrid(client_app, ENTERPRISES, flatten(config))
+        run_stages(MeteredGrid(grid, recording.observe), config)
+    return recording
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return recorded(configured(tmp_path_factory.mktemp("masked")))
+
+
+@pytest.fixture(scope="module")
+def unmasked(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """The positive control: the same run, its masks taken away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskAdder, "_apply", lambda self, key, operation: None)
+        return recorded(configured(tmp_path_factory.mktemp("unmasked")))
+
+
+# What a reply may hold, and nothing else.
+
+
+def findings_of_form(recording: Recording) -> list[str]:
+    """Name everything in a reply that public quantities do not account for.
+
+    Numbers must be the slot asked for, names the enterprise's own, byte strings as long as keys,
+    tags, shares and packed words of a public layout are: no reply has room for anything else.
+    """
+    asked = {message.metadata.message_id: message for message in recording.down}
+    names = [rows.name for rows in consortium_of(recording.config).enterprises]
+    found = []
+    for message in recording.up:
+        question = asked[message.metadata.reply_to_message_id]
+        who = names[question.metadata.dst_node_id - FIRST_NODE]
+        kind = question.metadata.message_type
+        if message.has_error() or message.metadata.message_type != kind:
+            found.append(f"{kind}: an error or another type")
+        elif list(message.content) != [REPLY] or not message.content.config_records:
+            found.append(f"{kind}: records other than the reply")
+        else:
+            values = dict(message.content.config_records[REPLY])
+            slot = int(question.content.config_records[REQUEST].get("slot", 0))
+            wanted = expected_fields(recording, kind, who, slot)
+            if set(values) != set(wanted):
+                found.append(f"{kind}: fields {sorted(set(values) ^ set(wanted))}")
+            found += [
+                f"{kind}: {key}"
+                for key, fits in wanted.items()
+                if key in values and not fits(values[key])
+            ]
+    return found
+
+
+def expected_fields(
+    recording: Recording, kind: str, who: str, slot: int
+) -> dict[str, Callable[[object], bool]]:
+    position = [rows.name for rows in consortium_of(recording.config).enterprises].index(who)
+
+    def exactly(wanted: object) -> Callable[[object], bool]:
+        return lambda value: type(value) is type(wanted) and value == wanted
+
+    def octets(*sizes: int) -> Callable[[object], bool]:
+        def fits(value: object) -> bool:
+            if len(sizes) == 1 and isinstance(value, bytes):
+                return len(value) == sizes[0]
+            return (
+                isinstance(value, list)
+                and all(type(item) is bytes for item in value)
+                and [len(item) for item in value] == list(sizes)
+            )
+
+        return fits
+
+    sealed = [0 if i == position else SEALED_BYTES for i in range(ENTERPRISES)]
+    advertisement = {
+        "sender": exactly(who),
+        "round_public": octets(32),
+        "commitment": octets(32),
+        "sealed": octets(*sealed),
+    }
+    if kind == "query.identify":
+        return {"kind": exactly("identity"), "name": exactly(who), "public": octets(32)}
+    if kind == "query.join":
+        return {
+            "kind": exactly("join"),
+            "join_names": exactly([who]),
+            "join_nonces": octets(16),
+            "join_channels": octets(32),
+            "join_signatures": octets(64),
+        } | {
+            key: (lambda value, size=size: len(value) == 1 and len(value[0]) == size)
+            for key, size in (
+                ("join_nonces", 16),
+                ("join_channels", 32),
+                ("join_signatures", 64),
+            )
+        }
+    if kind == "query.advertise":
+        return {"kind": exactly("advertisement"), "slot": exactly(slot), **advertisement}
+    if kind == "train.release":
+        size = -(-recording.layouts[slot].size * recording.form.bits // 8)
+        return {
+            "kind": exactly("released"),
+            "vector_slot": exactly(slot),
+            "slot": exactly(slot + 1),
+            "words": octets(size),
+            **advertisement,
+        }
+    return {
+        "kind": exactly("unmask"),
+        "sender": exactly(who),
+        "slot": exactly(slot),
+        "shares": octets(*[SHARE_BYTES] * ENTERPRISES),
+    }
+
+
+def test_a_reply_holds_the_known_fields_of_the_known_sizes_and_nothing_else(run):
+    assert findings_of_form(run) == []
+    # identify, join, advertise; statistics, three rounds and the evaluation at two each.
+    assert len(run.up) == len(run.down) == ENTERPRISES * (3 + 5 * 2)
+
+
+@pytest.mark.parametrize(
+    "smuggle",
+    [
+        lambda content: content.__setitem__("metrics", MetricRecord({"loss": 0.25})),
+        lambda content: content[REPLY].__setitem__("num_examples", 31),
+        lambda content: content[REPLY].__setitem__("slot", 31),
+        lambda content: content[REPLY].__setitem__("sender", "31 rows"),
+        lambda content: content[REPLY].__setitem__("commitment", bytes(33)),
+        lambda content: content[REPLY].__setitem__("words", content[REPLY]["words"] + b"\x1f"),
+        lambda content: content[REPLY]["sealed"].append(b"\x1f"),
+    ],
+    ids=["metrics", "num_examples", "slot", "sender", "commitment", "words", "sealed"],
+)
+def test_a_field_that_is_smuggled_into_a_reply_is_found(run, smuggle):
+    index, message = next(
+        (i, message)
+        for i, message in enumerate(run.up)
+        if message.metadata.message_type == "train.release"
+    )
+    values = dict(message.content.config_records[REPLY])
+    values["sealed"] = list(values["sealed"])
+    content = RecordDict({REPLY: ConfigRecord(values)})
+    smuggle(content)
+    reply = Message(content, reply_to=Message(RecordDict(), FIRST_NODE, "train.release"))
+    reply.__dict__["_metadata"] = message.metadata
+    up = [*run.up[:index], reply, *run.up[index + 1 :]]
+    assert findings_of_form(Recording(run.config, run.down, up, layouts=run.layouts))
+
+
+# Masked words against plain ones.
+
+
+def agreements(recording: Recording) -> tuple[int, int]:
+    """Return the positions whose masked word is the plain one, and all positions."""
+    pairs = list(recording.vectors())
+    return (
+        sum(int((masked == plain).sum()) for _, masked, plain in pairs),
+        sum(len(plain) for _, _, plain in pairs),
+    )
+
+
+def p_values(recording: Recording) -> dict[str, float]:
+    """Test masked words against uniform ones: their bytes, and their bits beside the plain bits."""
+    packed = b"".join(
+        values["words"][:-1]
+        for _, _, values in recording.of("released")  # the last may be padded
+    )
+    counts = np.bincount(np.frombuffer(packed, np.uint8), minlength=256)
+    bits = recording.form.bits
+    equal = total = 0
+    for _, masked, plain in recording.vectors():
+        differing = (masked ^ plain).view(np.uint8)
+        equal += len(masked) * bits - int(np.unpackbits(differing).sum())
+        total += len(masked) * bits
+    z = (equal - total / 2) / np.sqrt(total / 4)
+    return {"bytes": chisquare(counts).pvalue, "bits": 2 * norm.sf(abs(z))}
+
+
+def test_every_enterprise_was_recorded_in_every_slot(run):
+    slots = [1, 2, 3, 4, 5]
+    assert sorted(run.values) == [(i, slot) for i in range(ENTERPRISES) for slot in slots]
+    assert sorted(key for key, _, _ in run.vectors()) == sorted(run.values)
+    for (_, slot), words in run.encoded.items():
+        assert len(words) == run.layouts[slot].size
+
+
+def test_masked_words_are_not_the_plain_words(run):
+    # Uniform words agree with the plain ones with probability 2^-b each; two or more agreements
+    # have a probability below the square of their expected number: under 1e-5.
+    agreeing, positions = agreements(run)
+    assert positions > 40_000
+    assert (positions / 2**run.form.bits) ** 2 < 1e-5
+    assert agreeing <= 1
+
+
+def test_masked_words_look_uniform_and_their_bits_are_independent_of_the_plain_bits(run):
+    # Two tests, each with a false-alarm rate of 1e-6.
+    assert min(p_values(run).values()) > 1e-6
+
+
+def test_no_two_enterprises_or_slots_share_a_mask(run):
+    # A mask used twice would show as the difference of two plain vectors. Chance agreement of
+    # any pair in two positions or more: pairs x (words x 2^-b)^2, under 1e-5.
+    masks = [(masked - plain) & run.form.mask for _, masked, plain in run.vectors()]
+    pairs = 0
+    for i, one in enumerate(masks):
+        for other in masks[:i]:
+            size = min(len(one), len(other))
+            assert int((one[:size] == other[:size]).sum()) <= 1
+            pairs += 1
+    largest = max(len(mask) for mask in masks)
+    assert pairs * (largest / 2**run.form.bits) ** 2 < 1e-5
+
+
+# Byte strings of the plaintext anywhere in a message.
+
+
+def raw(message: Message) -> bytes:
+    """The message as it travels: its records and all of its metadata."""
+    content = recorddict_to_proto(message.content).SerializeToString()
+    return content + repr(message.metadata).encode()
+
+
+def windows(data: bytes) -> np.ndarray:
+    """All strings of 8 bytes in ``data``, as uint64."""
+    return np.concatenate(
+        [
+            np.frombuffer(data, "<u8", count=(len(data) - start) // NEEDLE_BYTES, offset=start)
+            for start in range(min(NEEDLE_BYTES, max(0, len(data) - NEEDLE_BYTES + 1)))
+        ]
+    )
+
+
+def needles(arrays: Iterable[np.ndarray | bytes]) -> np.ndarray:
+    """Each array's bytes cut into strings of 8, as uint64; a rest of fewer is left out."""
+    parts = [np.zeros(0, np.uint64)]
+    for array in arrays:
+        data = array if isinstance(array, bytes) else np.ascontiguousarray(array).tobytes()
+        parts.append(np.frombuffer(data, "<u8", count=len(data) // NEEDLE_BYTES))
+    return np.unique(np.concatenate(parts))
+
+
+def plaintext_of(recording: Recording, key: Slot) -> list[np.ndarray | bytes]:
+    """What the door was given and made for one vector, in every type that might be sent."""
+    form, words = recording.form, recording.encoded[key]
+    reals = list(recording.values[key].values())
+    return [
+        *reals,
+        np.concatenate([real.reshape(-1) for real in reals]).astype(np.float32),
+        words,
+        words.astype(np.int32),
+        form.reduce(words.view(np.uint64).astype(form.dtype)),
+        form.pack(form.reduce(words.view(np.uint64).astype(form.dtype))),
+    ]
+
+
+def rows_of(recording: Recording, enterprise: int) -> list[np.ndarray]:
+    """An enterprise's encoded tables: whole arrays, and every row of numbers by itself."""
+    arrays: list[np.ndarray] = []
+    rows = consortium_of(recording.config).enterprises[enterprise]
+    for split in (rows.train, rows.validation, rows.test):
+        for array in (split.numeric, split.categorical, *split.targets.values()):
+            arrays += [array, array.astype(np.float64), array.astype(np.float32)]
+        arrays += [row.copy() for row in split.numeric]
+    return arrays
+
+
+def local_models(recording: Recording, enterprise: int) -> list[np.ndarray]:
+    """The models that an enterprise trained on its rows, and their unweighted updates."""
+    config = recording.config
+    rows = consortium_of(config).enterprises[enterprise]
+    arrays: list[np.ndarray] = []
+    for message, inputs in training_requests(recording, enterprise):
+        network = build_network(consortium_of(config).layout, config.model, 0)
+        load_arrays(network, prefixed(inputs, MODEL))
+        before = to_vector(named_arrays(network))
+        train_locally(
+            network,
+            rows.train,
+            config.training,
+            seed_for(config, "train", rows.name, int(inputs["round"][0])),
+            class_weights=prefixed(inputs, CLASS_WEIGHTS),
+        )
+        after = to_vector(named_arrays(network))
+        update = after.astype(np.float64) - before
+        slot = int(message.content.config_records[REQUEST]["slot"])
+        sent = recording.values[enterprise, slot]["update"]
+        weight = len(rows.train) / float(inputs["rows"][0])
+        assert np.array_equal(weight * update, sent)
+        arrays += [after, update, update.astype(np.float32), after.astype(np.float64)]
+    return arrays
+
+
+def training_requests(
+    recording: Recording, enterprise: int
+) -> Iterator[tuple[Message, dict[str, np.ndarray]]]:
+    for message in recording.down:
+        if message.metadata.dst_node_id != FIRST_NODE + enterprise:
+            continue
+        if message.metadata.message_type != "train.release":
+            continue
+        record = message.content.array_records[INPUT]
+        if "round" in record:
+            yield message, {name: array.numpy() for name, array in record.items()}
+
+
+def prefixed(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def leaks(recording: Recording, messages: Iterable[Message]) -> dict[str, int]:
+    """Count the plaintext strings of 8 bytes that occur anywhere in the raw messages."""
+    hay = np.unique(np.concatenate([windows(raw(message)) for message in messages]))
+    found = {}
+    for enterprise in range(ENTERPRISES):
+        plain = [
+            array
+            for key in recording.values
+            if key[0] == enterprise
+            for array in plaintext_of(recording, key)
+        ]
+        for what, arrays in {
+            "released values": plain,
+            "local models": local_models(recording, enterprise),
+            "rows": rows_of(recording, enterprise),
+        }.items():
+            found[f"{what} of {enterprise}"] = int(np.isin(needles(arrays), hay).sum())
+    return found
+
+
+def test_the_recorded_updates_are_those_that_the_rows_give(run):
+    layout = consortium_of(run.config).layout
+    for enterprise, rows in enumerate(consortium_of(run.config).enterprises):
+        for message, inputs in training_requests(run, enterprise):
+            slot = int(message.content.config_records[REQUEST]["slot"])
+            computed = Tasks(run.config, layout, rows).compute(TRAIN, inputs)
+            seen = run.values[enterprise, slot]
+            assert all(np.array_equal(seen[name], computed[name]) for name in computed)
+
+
+def test_no_plaintext_of_eight_bytes_or_more_is_in_a_message_that_leaves_an_enterprise(run):
+    # False alarm: (strings sought) x (strings in the messages) x 2^-64, under 1e-6.
+    sought = sum(
+        len(needles([*plaintext_of(run, key), *rows_of(run, key[0])])) for key in run.values
+    )
+    assert sought * sum(len(raw(message)) for message in run.up) / 2**64 < 1e-6
+    assert set(leaks(run, run.up).values()) == {0}
+
+
+def test_no_enterprises_update_is_in_a_message_to_another(run):
+    # Small numbers and zeros are in any array; so only strings with five different bytes or more.
+    hay = np.unique(np.concatenate([windows(raw(message)) for message in run.down]))
+    for key in run.values:
+        sought = needles(plaintext_of(run, key))
+        octets = np.sort(sought.view(np.uint8).reshape(-1, NEEDLE_BYTES), axis=1)
+        varied = (np.diff(octets, axis=1) != 0).sum(axis=1) >= 4
+        assert varied.sum() > 0 or key[1] in (1, 5)
+        assert not np.isin(sought[varied], hay).any()
+
+
+def test_no_customer_id_is_in_any_message(run):
+    ids = customer_ids(run.config)
+    everything = b"".join(raw(message) for message in (*run.down, *run.up))
+    assert not any(one.encode() in everything for one in ids)
+
+
+def test_a_loss_sent_as_a_number_would_be_found(run):
+    loss = float(run.values[2, 3]["loss"][0])
+    smuggled = Message(
+        RecordDict({"metrics": MetricRecord({"loss": loss})}), FIRST_NODE, "train.release"
+    )
+    assert leaks(run, [smuggled])["released values of 2"] == 1
+
+
+def test_a_row_sent_as_bytes_would_be_found(run):
+    row = consortium_of(run.config).enterprises[4].train.numeric[3]
+    smuggled = Message(
+        RecordDict({REPLY: ConfigRecord({"commitment": b"123" + row.tobytes()})}),
+        FIRST_NODE,
+        "train.release",
+    )
+    assert leaks(run, [smuggled])["rows of 4"] > 5
+
+
+def test_without_masks_the_same_detectors_find_every_enterprise(unmasked):
+    agreeing, positions = agreements(unmasked)
+    assert agreeing == positions
+    assert max(p_values(unmasked).values()) < 1e-100
+    found = leaks(unmasked, unmasked.up)
+    for enterprise in range(ENTERPRISES):
+        packed = [
+            unmasked.form.pack(plain)
+            for key, _, plain in unmasked.vectors()
+            if key[0] == enterprise
+        ]
+        assert found[f"released values of {enterprise}"] >= len(needles(packed)) > 500
+
+
+def test_masks_change_what_is_sent_and_not_what_is_summed(run, unmasked):
+    def model(recording: Recording) -> object:
+        return RunDirectory(Path(recording.config.run.output)).read_record()["model_sha256"]
+
+    assert model(run) == model(unmasked)
+
+
+# Words: refusals, errors, logs.
+
+
+def customer_ids(config: RunConfig) -> list[str]:
+    table, _ = simulate_customers(config.simulator, config.run.enterprises, config.run.seed)
+    return table.column("customer_id").to_pylist()
+
+
+def customer_words(table: pa.Table) -> set[str]:
+    """Ids and sums of money of a table as they would be written, rounded or not.
+
+    Shares and counts are left out: figures of a whole federation may equal them by chance.
+    """
+    words = set(table.column("customer_id").to_pylist())
+    for name in ("spend", "average_order", "future_value"):
+        for number in table.column(name).drop_null().to_pylist():
+            words |= {repr(number), f"{number:.4f}", f"{number:.2f}"}
+    return {word for word in words if len(word) >= 6}
+
+
+def spoken(words: set[str], texts: Iterable[str]) -> list[str]:
+    """Return the words that are in the texts; a number within a longer number is not."""
+    text = "\n".join(texts)
+    return [
+        word
+        for word in sorted(words)
+        if word in text and re.search(rf"(?<![\d.]){re.escape(word)}(?!\d)", text)
+    ]
+
+
+def refusals(messages: Iterable[Message]) -> list[str]:
+    replies = [reply_from_records(message.content) for message in messages]
+    return [reply.reason for reply in replies if isinstance(reply, Refusal)]
+
+
+def fail(config: RunConfig, caplog: pytest.LogCaptureFixture) -> tuple[FgcifError, list[str]]:
+    """Run a federation that fails; return its error and all that was said outside enterprises."""
+    up: list[Message] = []
+    caplog.set_level(logging.DEBUG)
+    grid = MeteredGrid(
+        InlineGrid(client_app, ENTERPRISES, flatten(config)),
+        lambda message: up.append(message) if message.metadata.reply_to_message_id else None,
+    )
+    with pytest.raises(FgcifError) as caught:
+        run_stages(grid, config)
+    write_failure(config, caught.value)
+    failure = Path(config.run.output, "failure.json").read_text(encoding="utf-8")
+    logged = [
+        record.getMessage() + repr(record.exc_text)
+        for record in caplog.records
+        if record.name != "fgcif_flwr.federation.client"  # an enterprise's own log, kept there
+    ]
+    assert refusals(up)
+    raw_texts = [raw(message).decode("latin-1") for message in up]
+    return caught.value, [str(caught.value), failure, *refusals(up), *logged, *raw_texts]
+
+
+def simulated_table(config: RunConfig) -> pa.Table:
+    return simulate_customers(config.simulator, config.run.enterprises, config.run.seed)[0]
+
+
+def test_a_value_out_of_range_is_refused_without_the_value(tmp_path, caplog):
+    config = configured(tmp_path, {"secagg.value_bound": 1e-6})
+    error, texts = fail(config, caplog)
+    assert isinstance(error, OutOfRangeError)
+    assert spoken(customer_words(simulated_table(config)), texts) == []
+    # The bound and no other small number is named.
+    assert set(re.findall(r"\d\.?\d*e-\d+", str(error))) == {"1e-06"}
+
+
+def test_a_value_out_of_its_kind_is_refused_without_the_value(tmp_path, caplog):
+    table = simulated_table(configured(tmp_path))
+    texts = [None if v is None else repr(v) for v in table.column("spend").to_pylist()]
+    texts[7] = "SECRET-4711"
+    position = table.column_names.index("spend")
+    broken = table.set_column(position, "spend", pa.array(texts, pa.string()))
+    pq.write_table(broken, tmp_path / "crm.parquet")
+    config = configured(tmp_path / "out", {"data.table": str(tmp_path / "crm.parquet")})
+    error, said = fail(config, caplog)
+    assert isinstance(error, ValueOutOfKindError)
+    assert spoken(customer_words(table) | {"SECRET-4711"}, said) == []
+
+
+def test_an_exception_that_quotes_a_row_stays_in_the_enterprises_own_log(
+    tmp_path, caplog, monkeypatch
+):
+    config = configured(tmp_path, {"run.retries": 1})
+    table = simulated_table(config)
+    quoted = customer_words(table.slice(0, 5))
+
+    def failing(self, task, arrays):
+        raise ValueError(f"cannot use {sorted(quoted)}")
+
+    monkeypatch.setattr(Tasks, "compute", failing)
+    error, said = fail(config, caplog)
+    assert error.exit_code in (30, 31)
+    assert spoken(customer_words(table), said) == []
+    own = [r for r in caplog.records if r.name == "fgcif_flwr.federation.client"]
+    assert own
+    assert spoken(quoted, [str(record.exc_info[1]) for record in own if record.exc_info])
+
+
+def test_a_clientapp_that_raises_tells_the_coordinator_the_kind_of_error_only(tmp_path):
+    replies: list[Message] = []
+
+    def raising(message: Message, context: Context) -> Message:
+        raise RuntimeError("customer C-1 spent 815.25")
+
+    config = configured(tmp_path)
+    grid = InlineGrid(raising, ENTERPRISES, flatten(config))
+    with pytest.raises(CohortError):
+        run_stages(MeteredGrid(grid, replies.append), config)
+    errors = [message.error for message in replies if message.has_error()]
+    assert errors
+    assert all("815" not in f"{error.code} {error.reason}" for error in errors)
+
+
+def test_a_run_that_succeeds_says_nothing_of_a_customer(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    config = configured(tmp_path, {"run.rounds": 1})
+    run_stages(InlineGrid(client_app, ENTERPRISES, flatten(config)), config)
+    said = [record.getMessage() for record in caplog.records]
+    said += [
+        file.read_text(encoding="utf-8") for file in sorted((tmp_path / "releases").glob("*.jsonl"))
+    ]
+    assert len(said) > ENTERPRISES
+    assert spoken(customer_words(simulated_table(config)), said) == []
+
+
+def test_words_of_a_customer_would_be_found(tmp_path):
+    table, _ = simulate_customers(SimulatorSection(customers=40), ENTERPRISES, 0)
+    words = customer_words(table)
+    spend = next(value for value in table.column("spend").to_pylist() if value)
+    text = f"row of {table.column('customer_id')[3].as_py()} with spend {spend!r}, refused"
+    assert len(spoken(words, [text])) >= 2
