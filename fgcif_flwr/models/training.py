@@ -24,6 +24,12 @@ from fgcif_flwr.models.network import InputTensors, MultiTaskNetwork
 
 ClassWeights = Mapping[str, NDArray[np.float64]]
 
+# Adam's state is new in every round and lives for a few steps only. With its usual epsilon of 1e-8
+# such steps are of full size whatever the gradient's, so that each enterprise's noise enters the
+# mean undiminished; with one near the gradients' own size (Reddi et al. 2021, "Adaptive Federated
+# Optimization") small gradients stay small, and the mean over enterprises cancels noise.
+_ADAM_EPSILON = 1e-3
+
 # Where a numeric head's loss turns from squares to absolute errors, as a share of the target's
 # range. Larger, and the shared trunk hardly hears the head beside a classification head; smaller,
 # and the loss is so curved that plain SGD at the rates that suit logits does not settle.
@@ -76,7 +82,11 @@ class Trainer:
         self._optimizer: torch.optim.Optimizer
         if config.optimizer == "adamw":
             self._optimizer = torch.optim.AdamW(
-                [self._vector], config.learning_rate, weight_decay=config.weight_decay, fused=True
+                [self._vector],
+                config.learning_rate,
+                eps=_ADAM_EPSILON,
+                weight_decay=config.weight_decay,
+                fused=True,
             )
         else:
             self._optimizer = torch.optim.SGD(
