@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fgcif_flwr.federation.client import answer
+from fgcif_flwr.config import RunConfig
+from fgcif_flwr.federation.client import State, answer
+from fgcif_flwr.federation.requests import Reply, Request
 
 app = ClientApp()
 
@@ -17,4 +21,13 @@ app = ClientApp()
 @app.train("release")
 def handle(message: Message, context: Context) -> Message:
     """Hand every message to the enterprise."""
-    return answer(message, context)
+    return answer(message, context, _simulated)
+
+
+def _simulated(
+    config: RunConfig, index: int, request: Request, state: State
+) -> tuple[Reply, Mapping[str, int | str | bytes]]:
+    # Imported when the first message comes: torch and the tables are a simulation's matter.
+    from fgcif_flwr.enterprise import simulated
+
+    return simulated.answer(config, index, request, state)

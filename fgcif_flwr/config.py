@@ -80,7 +80,7 @@ class TrainingSection(_Section):
     """Local training and the server's step; defaults are Table 2 of the paper."""
 
     algorithm: Literal["fedavg", "fedsgd"] = "fedavg"
-    local_epochs: int = Field(1, ge=1, le=1000)
+    local_epochs: int = Field(2, ge=1, le=1000)
     batch_size: int = Field(32, ge=1, le=1_000_000)
     learning_rate: float = Field(0.001, gt=0, le=10)
     weight_decay: float = Field(0.0, ge=0, le=10)
@@ -97,9 +97,9 @@ class SecAggSection(_Section):
 
     value_bits: int = Field(22, ge=8, le=32)
     value_bound: float = Field(4.0, gt=0, le=1e6, description="bound of |weighted update|")
-    threshold: int | Literal["auto"] = "auto"
-    tolerated_dropouts: int | Literal["auto"] = "auto"
-    tolerated_colluders: int | Literal["auto"] = "auto"
+    threshold: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    tolerated_dropouts: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    tolerated_colluders: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     consistency: bool = False
 
 

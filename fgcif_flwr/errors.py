@@ -29,9 +29,15 @@ from typing import ClassVar
 
 
 class FgcifError(Exception):
-    """Base of all errors that a user can act on. ``exit_code`` ends the command."""
+    """Base of all errors that a user can act on.
+
+    ``exit_code`` ends the command. ``told_outside`` says whether the message may leave the
+    enterprise: not where it counts rows; then only the class is told, and the enterprise's own
+    log has the message.
+    """
 
     exit_code: ClassVar[int] = 1
+    told_outside: ClassVar[bool] = True
 
 
 class ConfigurationError(FgcifError):
@@ -62,6 +68,7 @@ class DataError(FgcifError):
     """A table cannot be read."""
 
     exit_code = 21
+    told_outside = False
 
 
 class MissingColumnError(DataError):
@@ -86,6 +93,7 @@ class PartitionError(FgcifError):
     """Rows cannot be divided among enterprises as asked."""
 
     exit_code = 25
+    told_outside = False
 
 
 class CohortError(FgcifError):

@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fgcif_flwr.config import unflatten
 from fgcif_flwr.errors import FgcifError
-from fgcif_flwr.federation.run import run_stages, write_failure
+from server_app.stages import run_stages, write_failure
 
 app = ServerApp()
 

@@ -86,7 +86,10 @@ def bounds_in_words(kind: Any, metadata: list[Any]) -> str:
         return ", ".join(f"`{word}`" for word in get_args(kind))
     if kind not in words:  # a number, or a word for its absence
         number, absent = get_args(kind)
-        return f"{words[number]} or `{get_args(absent)[0]}`"
+        limits = getattr(number, "__metadata__", (None,))[0]
+        number = getattr(number, "__origin__", number)
+        told = bounds_in_words(number, [] if limits is None else limits.metadata)
+        return f"{told} or `{get_args(absent)[0]}`"
     limits = [
         f"{signs[type(one)][0]} {getattr(one, signs[type(one)][1]):.12g}"
         for one in metadata
@@ -143,7 +146,7 @@ def test_the_page_on_secure_aggregation_states_the_numbers_of_the_code() -> None
             chosen.threshold,
             chosen.tolerated_dropouts,
             chosen.tolerated_colluders,
-            chosen.honest_in_any_sum(n),
+            chosen.honest_in_any_sum,
             WordFormat(bits, n).bits,
         ]
 

@@ -32,13 +32,12 @@ from client_app.app import app as client_app
 from fgcif_flwr.config import RunConfig, SimulatorSection, flatten, unflatten
 from fgcif_flwr.data.simulator import simulate_customers
 from fgcif_flwr.enterprise.simulated import consortium_of
-from fgcif_flwr.enterprise.tasks import Tasks, seed_for
+from fgcif_flwr.enterprise.tasks import Tasks
 from fgcif_flwr.errors import CohortError, FgcifError, OutOfRangeError, ValueOutOfKindError
 from fgcif_flwr.federation.inline_grid import InlineGrid
 from fgcif_flwr.federation.records import INPUT, REPLY, REQUEST, reply_from_records
 from fgcif_flwr.federation.releases import CLASS_WEIGHTS, MODEL, TRAIN
 from fgcif_flwr.federation.requests import Refusal
-from fgcif_flwr.federation.run import run_stages, write_failure
 from fgcif_flwr.federation.traffic import MeteredGrid
 from fgcif_flwr.models.network import build_network
 from fgcif_flwr.models.parameters import load_arrays, named_arrays, to_vector
@@ -48,6 +47,8 @@ from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.secagg.encoding import VectorLayout, WordFormat
 from fgcif_flwr.secagg.masking import MaskAdder
 from fgcif_flwr.secagg.shamir import SHARE_BYTES
+from fgcif_flwr.seeds import seed_for
+from server_app.stages import run_stages, write_failure
 
 torch.set_num_threads(1)
 
@@ -193,24 +194,22 @@ def expected_fields(
     def exactly(wanted: object) -> Callable[[object], bool]:
         return lambda value: type(value) is type(wanted) and value == wanted
 
-    def octets(*sizes: int) -> Callable[[object], bool]:
-        def fits(value: object) -> bool:
-            if len(sizes) == 1 and isinstance(value, bytes):
-                return len(value) == sizes[0]
-            return (
-                isinstance(value, list)
-                and all(type(item) is bytes for item in value)
-                and [len(item) for item in value] == list(sizes)
-            )
+    def octets(size: int) -> Callable[[object], bool]:
+        return lambda value: type(value) is bytes and len(value) == size
 
-        return fits
+    def blobs(*sizes: int) -> Callable[[object], bool]:
+        return lambda value: (
+            type(value) is list
+            and all(type(item) is bytes for item in value)
+            and [len(item) for item in value] == list(sizes)
+        )
 
     sealed = [0 if i == position else SEALED_BYTES for i in range(ENTERPRISES)]
     advertisement = {
         "sender": exactly(who),
         "round_public": octets(32),
         "commitment": octets(32),
-        "sealed": octets(*sealed),
+        "sealed": blobs(*sealed),
     }
     if kind == "query.identify":
         return {"kind": exactly("identity"), "name": exactly(who), "public": octets(32)}
@@ -218,16 +217,9 @@ def expected_fields(
         return {
             "kind": exactly("join"),
             "join_names": exactly([who]),
-            "join_nonces": octets(16),
-            "join_channels": octets(32),
-            "join_signatures": octets(64),
-        } | {
-            key: (lambda value, size=size: len(value) == 1 and len(value[0]) == size)
-            for key, size in (
-                ("join_nonces", 16),
-                ("join_channels", 32),
-                ("join_signatures", 64),
-            )
+            "join_nonces": blobs(16),
+            "join_channels": blobs(32),
+            "join_signatures": blobs(64),
         }
     if kind == "query.advertise":
         return {"kind": exactly("advertisement"), "slot": exactly(slot), **advertisement}
@@ -244,7 +236,7 @@ def expected_fields(
         "kind": exactly("unmask"),
         "sender": exactly(who),
         "slot": exactly(slot),
-        "shares": octets(*[SHARE_BYTES] * ENTERPRISES),
+        "shares": blobs(*[SHARE_BYTES] * ENTERPRISES),
     }
 
 
@@ -593,7 +585,7 @@ def fail(config: RunConfig, caplog: pytest.LogCaptureFixture) -> tuple[FgcifErro
     logged = [
         record.getMessage() + repr(record.exc_text)
         for record in caplog.records
-        if record.name != "fgcif_flwr.federation.client"  # an enterprise's own log, kept there
+        if record.name != "fgcif_flwr.enterprise.enterprise"  # an enterprise's own log, kept there
     ]
     assert refusals(up)
     raw_texts = [raw(message).decode("latin-1") for message in up]
@@ -640,7 +632,7 @@ def test_an_exception_that_quotes_a_row_stays_in_the_enterprises_own_log(
     error, said = fail(config, caplog)
     assert error.exit_code in (30, 31)
     assert spoken(customer_words(table), said) == []
-    own = [r for r in caplog.records if r.name == "fgcif_flwr.federation.client"]
+    own = [r for r in caplog.records if r.name == "fgcif_flwr.enterprise.enterprise"]
     assert own
     assert spoken(quoted, [str(record.exc_info[1]) for record in own if record.exc_info])
 

@@ -37,7 +37,9 @@ MODEL = ModelSection(hidden=(16, 8), embedding_dim=3, numeric_bins=4)
 def trained(data, config=None, seed=0, layout=LAYOUT, model=MODEL, **options):
     """Return a network trained from fixed weights, and the summary."""
     network = build_network(layout, model, seed=0)
-    return network, train_locally(network, data, config or TrainingSection(), seed, **options)
+    return network, train_locally(
+        network, data, config or TrainingSection(local_epochs=1), seed, **options
+    )
 
 
 def vector(network):
@@ -144,7 +146,7 @@ def test_a_row_without_a_label_teaches_that_head_nothing():
         value=np.where(blank, np.nan, table.targets["value"]).astype(np.float32),
     )
     # With rows that have no label at all, a full batch is the batch of the labelled rows.
-    config = TrainingSection(batch_size=64)
+    config = TrainingSection(local_epochs=1, batch_size=64)
     half = table.take(~blank)
     np.testing.assert_allclose(
         vector(trained(full, config)[0]), vector(trained(half, config)[0]), atol=1e-6
@@ -169,7 +171,7 @@ def test_class_weights_act_as_repeated_rows_do():
     positive = table.targets["churn"] == 1
     negatives, positives = table.take(~positive), table.take(positive)
     repeated = type(table).concatenate([negatives, positives, positives, positives])
-    config = TrainingSection(batch_size=1000, optimizer="sgd", learning_rate=0.1)
+    config = TrainingSection(local_epochs=1, batch_size=1000, optimizer="sgd", learning_rate=0.1)
     weights = {"churn": np.array([1.0, 3.0])}
     network, _ = trained(table, config, layout=CHURN_ONLY, class_weights=weights)
     other, _ = trained(repeated, config, layout=CHURN_ONLY)
@@ -181,7 +183,7 @@ def test_class_weights_act_as_repeated_rows_do():
 
 
 def test_class_weights_of_categories_weigh_their_rows():
-    table, config = learnable_table(60), TrainingSection(batch_size=60)
+    table, config = learnable_table(60), TrainingSection(local_epochs=1, batch_size=60)
     only_first = {"segment": np.array([1.0, 0.0, 0.0])}
     layout = type(LAYOUT)(LAYOUT.numeric, LAYOUT.categorical, LAYOUT.cardinalities, (SEGMENT,))
     config = TrainingSection(local_epochs=40, learning_rate=0.01)
@@ -220,7 +222,7 @@ def test_the_proximal_gradient_is_mu_times_the_distance_to_the_anchor():
     network = build_network(CHURN_ONLY, MODEL, seed=0)
     start = vector(network)
     anchor = {name: array + 1 for name, array in named_arrays(network).items()}
-    config = TrainingSection(optimizer="sgd", learning_rate=0.1, proximal_mu=2.0)
+    config = TrainingSection(local_epochs=1, optimizer="sgd", learning_rate=0.1, proximal_mu=2.0)
     train_locally(network, nothing, config, 0, anchor=anchor)
     np.testing.assert_allclose(vector(network) - start, 0.2, atol=1e-6)
 

@@ -44,12 +44,14 @@ def predict_command(
             return
         if out is not None:
             _write(scores, out)
-        result = {
+        result: dict[str, object] = {
             "rows": scores.num_rows,
             "columns": scores.column_names,
             "out": None if out is None else str(out),
             "schema": loaded.schema.name,
         }
+        if out is None:
+            result["scores"] = scores.to_pylist()
         emit(form, "predict", result, lambda console: _show(console, scores.num_rows, out))
 
 

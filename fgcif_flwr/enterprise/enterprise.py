@@ -5,6 +5,7 @@ It knows nothing of Flower. Everything it computes from rows leaves through the 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema
-from fgcif_flwr.enterprise.tasks import Tasks, federation_rows, seed_for
+from fgcif_flwr.enterprise.tasks import Tasks, federation_rows
 from fgcif_flwr.errors import FgcifError, SecureSumError
 from fgcif_flwr.federation.releases import (
     STATISTICS,
@@ -39,6 +40,9 @@ from fgcif_flwr.models.network import parameter_count
 from fgcif_flwr.privacy.door import Door, Policy, ReleaseLog
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg import Participant
+from fgcif_flwr.seeds import seed_for
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,11 @@ class Enterprise:
         try:
             return self._answer(request)
         except FgcifError as error:
+            logger.warning("%s refused: %s", self.participant.name, error)
             return Refusal.of(error)
+        except Exception:  # the door must stand whatever fails behind it, and its slot be spent
+            logger.exception("%s failed on a request", self.participant.name)
+            return Refusal.internal()
 
     def _answer(self, request: Request) -> Reply:
         party = self.participant

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from fgcif_flwr.secagg.epoch import Epoch
-from fgcif_flwr.secagg.keys import KEY_BYTES, KeyPair
-from fgcif_flwr.secagg.messages import Manifest
+from fgcif_flwr.secagg.keys import KEY_BYTES, TAG_BYTES, KeyPair
+from fgcif_flwr.secagg.messages import Advertisement, Manifest
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.participant import Channel, OpenSlot, Participant, ReleasedSlot
 from fgcif_flwr.secagg.shamir import SHARE_BYTES
@@ -48,13 +48,15 @@ def dump(participant: Participant) -> State:
     if participant.advertised is not None:
         opened = participant.advertised
         state["open_slot"] = opened.slot
-        state["open_secrets"] = (
-            opened.round_key.private + opened.round_key.public + opened.seed + opened.own_shares
-        )
+        state["open_secrets"] = opened.round_key.private + opened.seed + opened.own_shares
+        state["open_public"] = opened.said.round_public
+        state["open_commitment"] = opened.said.commitment
+        state["open_sealed"] = b"".join(opened.said.sealed)
     if participant.released is not None:
         state["released_slot"] = participant.released.slot
         state["released_cohort"] = json.dumps(participant.released.cohort)
         state["released_shares"] = b"".join(participant.released.shares)
+        state["released_sent"] = int(participant.released.sent)
     return state
 
 
@@ -89,19 +91,35 @@ def load(state: Mapping[str, object], entropy: Callable[[int], bytes] = os.urand
             name: Channel(piece[:KEY_BYTES], piece[KEY_BYTES:])
             for name, piece in zip(peers, pieces, strict=True)
         }
-    if "open_slot" in state:
-        secrets = _octets(state, "open_secrets")
-        private, public, seed = (secrets[i * KEY_BYTES : (i + 1) * KEY_BYTES] for i in range(3))
-        participant.advertised = OpenSlot(
-            _number(state, "open_slot"), KeyPair(private, public), seed, secrets[3 * KEY_BYTES :]
-        )
+    if "open_slot" in state and participant.epoch is not None:
+        participant.advertised = _open_slot(state, participant.epoch, participant.name)
     if "released_slot" in state:
         participant.released = ReleasedSlot(
             _number(state, "released_slot"),
             tuple(json.loads(_text(state, "released_cohort"))),
             _cut(_octets(state, "released_shares"), 2 * SHARE_BYTES),
+            bool(_number(state, "released_sent")),
         )
     return participant
+
+
+def _open_slot(state: Mapping[str, object], epoch: Epoch, name: str) -> OpenSlot:
+    secrets, public = _octets(state, "open_secrets"), _octets(state, "open_public")
+    sealed = _cut(_octets(state, "open_sealed"), 2 * SHARE_BYTES + TAG_BYTES)
+    sealed.insert(epoch.position(name), b"")  # nothing is sealed for oneself
+    said = Advertisement(
+        name,
+        _number(state, "open_slot"),
+        public,
+        _octets(state, "open_commitment"),
+        tuple(sealed),
+    )
+    private, seed, own = (
+        secrets[:KEY_BYTES],
+        secrets[KEY_BYTES : 2 * KEY_BYTES],
+        secrets[2 * KEY_BYTES :],
+    )
+    return OpenSlot(KeyPair(private, public), seed, own, said)
 
 
 @lru_cache(maxsize=8)

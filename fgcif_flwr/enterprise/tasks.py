@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -26,15 +25,10 @@ from fgcif_flwr.models.metrics import count_shape
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network
 from fgcif_flwr.models.parameters import load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import evaluate_counts, train_locally
+from fgcif_flwr.seeds import seed_for
 
 Values = dict[str, npt.NDArray[np.float64]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-
-
-def seed_for(config: RunConfig, *purpose: str | int) -> int:
-    """Return a 63-bit seed for one purpose, from the run's seed."""
-    text = "/".join(str(part) for part in (config.run.seed, *purpose))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Tasks:

@@ -1,12 +1,13 @@
 """From a Flower message to an enterprise and back; the whole of the ClientApp.
 
 In a simulation the enterprise is an object in this process, its secrets between two messages in
-``context.state``. Light to import: what is heavy is imported when a simulated enterprise is met.
+``context.state``. Light to import: a deployment starts a process for every message.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import cast
 
@@ -15,14 +16,21 @@ from flwr.app import ConfigRecord, Context, Message
 from fgcif_flwr.config import RunConfig, Scalar, unflatten
 from fgcif_flwr.errors import FgcifError, NotAvailableError
 from fgcif_flwr.federation.records import reply_to_records, request_from_records
-from fgcif_flwr.federation.requests import Refusal, Reply
+from fgcif_flwr.federation.requests import Refusal, Reply, Request
 
 logger = logging.getLogger(__name__)
 
 _STATE = "participant"
 
 
-def answer(message: Message, context: Context) -> Message:
+State = Mapping[str, object]
+Simulated = Callable[
+    [RunConfig, int, Request, State], tuple[Reply, Mapping[str, int | str | bytes]]
+]
+"""Lets a simulated enterprise answer: configuration, its number, request, state; and its state."""
+
+
+def answer(message: Message, context: Context, simulated: Simulated) -> Message:
     """Answer a message. Whatever goes wrong becomes a refusal that holds nothing of a customer.
 
     Flower sends the text of an exception to the server, and a ClientApp that returns nothing
@@ -30,25 +38,24 @@ def answer(message: Message, context: Context) -> Message:
     words, its traceback staying in this enterprise's log.
     """
     try:
-        reply = _answer(message, context)
+        reply = _answer(message, context, simulated)
     except FgcifError as error:
+        logger.warning("refused: %s", error)
         reply = Refusal.of(error)
     except Exception:
         logger.exception("an enterprise failed on a message")
-        reply = Refusal(1, "internal error; this enterprise's log has the details")
+        reply = Refusal.internal()
     return Message(reply_to_records(reply), reply_to=message)
 
 
-def _answer(message: Message, context: Context) -> Reply:
+def _answer(message: Message, context: Context, simulated: Simulated) -> Reply:
     if "partition-id" not in context.node_config:
         raise NotAvailableError(
             "an enterprise's own agent is not there yet in this version; use a simulation"
         )
-    from fgcif_flwr.enterprise import simulated
-
     request = request_from_records(message.metadata.message_type, message.content)
     state = cast(ConfigRecord, context.state.get(_STATE, ConfigRecord()))
-    reply, changed = simulated.answer(
+    reply, changed = simulated(
         _config(tuple(sorted(context.run_config.items()))),
         int(context.node_config["partition-id"]),
         request,

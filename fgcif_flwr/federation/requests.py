@@ -79,8 +79,17 @@ class Refusal:
 
     @classmethod
     def of(cls, error: FgcifError) -> Refusal:
-        """Describe an error of ours."""
-        return cls(error.exit_code, str(error))
+        """Describe an error of ours, by its class alone where its message counts rows."""
+        if error.told_outside:
+            return cls(error.exit_code, str(error))
+        kind = type(error)
+        meaning = (kind.__doc__ or kind.__name__).split(".")[0].split(" (")[0]
+        return cls(kind.exit_code, f"{meaning}; this enterprise's own log says more")
+
+    @classmethod
+    def internal(cls) -> Refusal:
+        """Say only that something failed that is not the asker's matter."""
+        return cls(FgcifError.exit_code, "internal error; this enterprise's own log says more")
 
     def as_error(self, who: str) -> FgcifError:
         """Return the error that was refused with, naming the enterprise."""

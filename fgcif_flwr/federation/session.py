@@ -204,13 +204,21 @@ class SecureSumSession:
             if released.vector.sender != name or released.next.sender != name:
                 logger.warning("%s sent a vector in another's name; it counts as lost", name)
                 continue
-            slot.receive(released.vector)
+            try:
+                slot.receive(released.vector)
+            except SecureSumError as error:
+                logger.warning("%s counts as lost: %s", name, error)
             self._keep({name: released.next})
         request = slot.close()
         answers = self._ask(request.survivors, request, UnmaskReply)
         for name, answer in answers.items():
-            if answer.sender == name:
+            if answer.sender != name:
+                logger.warning("%s answered in another's name; its answer is left out", name)
+                continue
+            try:
                 slot.answer(answer)
+            except SecureSumError as error:
+                logger.warning("the answer of %s is left out: %s", name, error)
         return Sum(slot.finish(), request.survivors, request.dropped, slot.slot)
 
     def sum(self, task: Task, attempts: int | None = None) -> Sum:

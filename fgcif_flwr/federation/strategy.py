@@ -117,7 +117,7 @@ class SecureFedAvg(FedAvg):
             parameters.threshold,
             parameters.tolerated_dropouts,
             parameters.tolerated_colluders,
-            parameters.honest_in_any_sum(parameters.holders),
+            parameters.honest_in_any_sum,
         )
 
     def configure_train(

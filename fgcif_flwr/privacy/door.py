@@ -129,7 +129,9 @@ class Door:
         compute: Compute,
         rounding: np.random.Generator,
     ) -> MaskedVector:
-        """Let one vector out, or raise and let out nothing; either way the slot is spent.
+        """Let one vector out, or raise and let out nothing.
+
+        A refusal by policy leaves the slot unspent (nothing was touched); any later one spends it.
 
         Parameters
         ----------

@@ -70,17 +70,23 @@ class SecureSumParameters:
         """Fewest survivors whose sum may be read: threshold shares must come from them."""
         return self.threshold
 
-    def honest_in_any_sum(self, cohort: int) -> int:
-        """Return h_min: the fewest honest enterprises that an opened sum can cover.
+    @property
+    def honest_in_any_sum(self) -> int:
+        """h_min: the fewest honest enterprises that any opened sum can cover.
 
         A lying coordinator may tell each enterprise another legal list of the dropped. With
-        h = cohort - c honest members, each list of d names may hide d of them, and t - c honest
-        answers must agree on every member that is opened:
-        ``h_min = h - floor(h * d / (t - c))``.
+        h = m - c honest members of a cohort of m, each list of d names may hide d of them, and
+        t - c honest answers must agree on every member that is opened:
+        ``h_min = h - floor(h * d / (t - c))``. The coordinator chooses the cohort, so the least
+        over all cohorts from t to all holders counts; of m members at most m - t can be dropped.
         """
-        honest = cohort - self.tolerated_colluders
-        hidden = honest * self.tolerated_dropouts // (self.threshold - self.tolerated_colluders)
-        return max(0, honest - hidden)
+        t, c = self.threshold, self.tolerated_colluders
+        least = self.holders
+        for cohort in range(t, self.holders + 1):
+            honest = cohort - c
+            dropped = min(self.tolerated_dropouts, cohort - t)
+            least = min(least, honest - honest * dropped // (t - c))
+        return max(0, least)
 
     @classmethod
     def choose(

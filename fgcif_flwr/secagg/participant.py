@@ -55,21 +55,32 @@ class Channel:
 
 @dataclass(repr=False)
 class OpenSlot:
-    """Secrets of an advertised slot: round key, self-mask seed, own shares of both."""
+    """Secrets of an advertised slot (round key, self-mask seed, own shares of both), and what
+    was said of them."""
 
-    slot: int
     round_key: KeyPair
     seed: bytes
     own_shares: bytes
+    said: Advertisement
+
+    @property
+    def slot(self) -> int:
+        """The slot that they are for."""
+        return self.said.slot
 
 
 @dataclass(repr=False)
 class ReleasedSlot:
-    """Shares held for the cohort of a released slot, until its one unmask answer."""
+    """Shares held for the cohort of a slot, until its one unmask answer.
+
+    ``sent`` tells whether this enterprise's own vector was masked; before that it has no say in
+    what the cohort opens.
+    """
 
     slot: int
     cohort: tuple[str, ...]
     shares: list[bytes] = field(default_factory=list)
+    sent: bool = False
 
 
 class Participant:
@@ -157,12 +168,18 @@ class Participant:
     def advertise(self, slot: int) -> Advertisement:
         """Draw round key and self-mask seed for ``slot`` and share both with all holders.
 
+        Asked again for the same slot (its answer may have been lost), it says the same again;
+        there is never a second key for a slot.
+
         Raises
         ------
         SlotSpentError
-            If the slot is not above every slot advertised before.
+            If the slot is below the last one advertised, or was released already.
         """
         epoch = self._epoch()
+        unspent = self.released is None or self.released.slot < slot
+        if self.advertised is not None and self.advertised.slot == slot and unspent:
+            return self.advertised.said
         if slot <= self.last_slot:
             raise SlotSpentError(f"slot {slot} was advertised already; slots only grow")
         round_key = keys.agreement_from_seed(self._entropy(32))
@@ -185,9 +202,10 @@ class Participant:
             context = share_context(binding, self.name, holder, round_key.public)
             sealed.append(keys.seal(self.channels[holder].outgoing, nonce, b"".join(pair), context))
         self.last_slot = slot
-        self.advertised = OpenSlot(slot, round_key, seed, own)
         commitment = epoch.commitment(slot, self.name, seed)
-        return Advertisement(self.name, slot, round_key.public, commitment, tuple(sealed))
+        said = Advertisement(self.name, slot, round_key.public, commitment, tuple(sealed))
+        self.advertised = OpenSlot(round_key, seed, own, said)
+        return said
 
     def open_release(self, request: ReleaseRequest) -> None:
         """Check a release request and spend its slot, before anything is computed for it.
@@ -293,6 +311,7 @@ class Participant:
                 adder.add(keys.agree(private, peer[1], context.pair(mine, peer)))
             else:
                 adder.subtract(keys.agree(private, peer[1], context.pair(peer, mine)))
+        released.sent = True
         return MaskedVector(self.name, request.slot, form.pack(form.reduce(total)))
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
@@ -301,7 +320,7 @@ class Participant:
         Raises
         ------
         SlotSpentError
-            If the slot was not released, or was answered already.
+            If this enterprise sent no vector for the slot, or answered already.
         CohortError
             If survivors and dropped are not a partition of the cohort that was masked with, if
             this enterprise is called dropped, if more than the tolerated number are, or if
@@ -309,7 +328,7 @@ class Participant:
         """
         parameters = self._epoch().parameters
         released = self.released
-        if released is None or released.slot != request.slot or not released.cohort:
+        if released is None or released.slot != request.slot or not released.sent:
             raise SlotSpentError(f"slot {request.slot} was not released or is answered already")
         both = request.survivors + request.dropped
         if tuple(sorted(both)) != released.cohort or len(set(both)) != len(both):

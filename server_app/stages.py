@@ -17,8 +17,7 @@ import fgcif_flwr
 from fgcif_flwr.config import RunConfig, flatten
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema, load_schema
-from fgcif_flwr.enterprise.tasks import seed_for
-from fgcif_flwr.errors import ClassAbsentError, DataError, FgcifError
+from fgcif_flwr.errors import ClassAbsentError, ConfigurationError, DataError, FgcifError
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
 from fgcif_flwr.federation.releases import STATISTICS, FederationRows, layout_of
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
@@ -33,6 +32,7 @@ from fgcif_flwr.models.training import balanced_class_weights
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.reporting.model_card import model_card
 from fgcif_flwr.reporting.run_directory import RunDirectory
+from fgcif_flwr.seeds import seed_for
 
 logger = logging.getLogger(__name__)
 
@@ -107,14 +107,14 @@ def output_directory(config: RunConfig) -> Path:
 
     Raises
     ------
-    DataError
+    ConfigurationError
         If it is not absolute: the process that writes was started somewhere else.
     """
     if not config.run.output:
         return Path.home() / ".fgcif" / "runs" / f"seed-{config.run.seed}"
     path = Path(config.run.output)
     if not path.is_absolute():
-        raise DataError("run.output wants an absolute directory")
+        raise ConfigurationError("run.output wants an absolute directory")
     return path
 
 
@@ -183,7 +183,7 @@ def _record(
         "rounds": config.run.rounds,
         "secure_sum": {
             **asdict(parameters),
-            "honest_in_any_sum": parameters.honest_in_any_sum(parameters.holders),
+            "honest_in_any_sum": parameters.honest_in_any_sum,
             "run_id": session.epoch.run_id.hex(),
         },
         "federation_rows": asdict(rows),
