@@ -21,12 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from scipy.stats import chisquare, norm
-
-pytest.importorskip("flwr")  # imported without its warnings: its log meets a newer click
-
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
+from scipy.stats import chisquare, norm
 
 from client_app.app import app as client_app
 from fgcif_flwr.config import RunConfig, SimulatorSection, flatten, unflatten
@@ -40,7 +37,7 @@ from fgcif_flwr.federation.releases import CLASS_WEIGHTS, MODEL, TRAIN
 from fgcif_flwr.federation.requests import Refusal
 from fgcif_flwr.federation.traffic import MeteredGrid
 from fgcif_flwr.models.network import build_network
-from fgcif_flwr.models.parameters import load_arrays, named_arrays, to_vector
+from fgcif_flwr.models.parameters import from_vector, load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import train_locally
 from fgcif_flwr.privacy.door import Door
 from fgcif_flwr.reporting.run_directory import RunDirectory
@@ -400,7 +397,7 @@ def local_models(recording: Recording, enterprise: int) -> list[np.ndarray]:
     arrays: list[np.ndarray] = []
     for message, inputs in training_requests(recording, enterprise):
         network = build_network(consortium_of(config).layout, config.model, 0)
-        load_arrays(network, prefixed(inputs, MODEL))
+        load_arrays(network, from_vector(inputs[MODEL], named_arrays(network)))
         before = to_vector(named_arrays(network))
         train_locally(
             network,

@@ -7,14 +7,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-pytest.importorskip("flwr")  # imported without its warnings: its log meets a newer click
-
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.records import (

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -16,8 +14,6 @@ from rich.console import Console
 
 from fgcif_flwr.errors import FgcifError
 from fgcif_flwr.reporting.run_directory import dumps
-
-_LOGGERS = ("flwr", "fgcif_flwr", "server_app", "client_app")
 
 
 class Format(StrEnum):
@@ -82,24 +78,3 @@ def emit(
         typer.echo(dumps(envelope(command, result, warnings), indent=2))
     else:
         show(Console())
-
-
-@contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Send the log of Flower and of this package to a file, away from the terminal."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    before = {}
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        before[name] = (logger.handlers, logger.propagate, logger.level)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for name, (handlers, propagate, level) in before.items():
-            logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
-        handler.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fgcif_flwr import errors
-from fgcif_flwr.cli.output import Format, emit, logging_to, reporting_errors
+from fgcif_flwr.cli.output import Format, emit, reporting_errors
 from fgcif_flwr.config import RunConfig, parse_assignments, read_toml, unflatten
 from fgcif_flwr.data.consortium import SIMULATED, Consortium
 from fgcif_flwr.data.partitions import count_enterprises
@@ -26,7 +27,8 @@ from fgcif_flwr.enterprise.simulated import consortium_of
 from fgcif_flwr.errors import ConfigurationError, FgcifError, RunFailedError
 from fgcif_flwr.federation.flower import run_with_flower
 from fgcif_flwr.federation.inline import run_inline
-from fgcif_flwr.reporting.comparison import baselines
+from fgcif_flwr.logs import logging_to
+from fgcif_flwr.reporting.comparison import baselines_apart
 from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.reporting.tables import print_simulation
 
@@ -164,10 +166,15 @@ def run_simulation(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # A fresh process: a forked one would inherit the thread pools of torch and Arrow.
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        multiprocessing.get_context("spawn").Pool(1) as beside,
+    ):
         reading = progress.add_task("reading rows", total=1)
         consortium = consortium_of(config)  # faults of table and schema show before any start
         progress.update(reading, completed=1)
+        bounding = beside.apply_async(baselines_apart, (config,)) if with_baselines else None
         task = progress.add_task(f"federation ({engine.value})", total=config.run.rounds)
         _run(
             config,
@@ -176,10 +183,10 @@ def run_simulation(
             lambda: progress.update(task, completed=len(directory.read_history())),
         )
         bounds: dict[str, Any] = {}
-        if with_baselines:
-            bounding = progress.add_task("centralized and alone", total=1)
-            bounds = baselines(config, consortium)
-            progress.update(bounding, completed=1)
+        if bounding is not None:
+            waiting = progress.add_task("centralized and alone", total=1)
+            bounds = bounding.get()
+            progress.update(waiting, completed=1)
     result = _result(directory, consortium, bounds, time.monotonic() - started)
     directory.write_record(
         directory.read_record() | {"comparison": result["metrics"], "engine": engine.value}
@@ -195,11 +202,10 @@ def _run(
             run_with_flower(config, directory.log, on_poll)
         else:
             # The apps are the top of the project; only the inline engine needs them here.
-            from client_app.app import app as client
             from server_app.app import app as server
 
             with logging_to(directory.log):
-                run_inline(server, client, config, on_poll)
+                run_inline(server, config, on_poll, directory.log)
     except RunFailedError:
         reason = _failure(directory)
         if reason is None:

@@ -85,7 +85,7 @@ class Enterprise:
             config_in(request.manifest.terms)  # refuses what this version does not carry out
             return party.join(request.manifest)
         if isinstance(request, Advertise):
-            if request.joins:
+            if request.joins and party.epoch is None:  # told again to whoever may not have heard
                 party.begin(request.joins)
             return party.advertise(request.slot)
         if isinstance(request, Release):

@@ -23,7 +23,7 @@ from fgcif_flwr.federation.releases import (
 )
 from fgcif_flwr.models.metrics import count_shape
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network
-from fgcif_flwr.models.parameters import load_arrays, named_arrays, to_vector
+from fgcif_flwr.models.parameters import from_vector, load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import evaluate_counts, train_locally
 from fgcif_flwr.seeds import seed_for
 
@@ -53,8 +53,8 @@ class Tasks:
         Parameters
         ----------
         arrays
-            The task's input: the model under ``model/``, ``rows`` of the federation, ``round``,
-            and, where classes are balanced, ``class_weights/``.
+            The task's input: the ``model``'s parameters (d,), ``rows`` of the federation,
+            ``round``, and, where classes are balanced, ``class_weights/``.
         """
         if task == STATISTICS:
             return self._statistics()
@@ -114,14 +114,11 @@ class Tasks:
 
     def _network(self, arrays: Arrays) -> MultiTaskNetwork:
         network = _network(self.layout, self.config.model)
-        load_arrays(
-            network,
-            {
-                name.removeprefix(MODEL): np.asarray(array, np.float32)
-                for name, array in arrays.items()
-                if name.startswith(MODEL)
-            },
-        )
+        like = named_arrays(network)
+        vector = np.asarray(arrays.get(MODEL, ()), np.float32)
+        if vector.shape != (sum(array.size for array in like.values()),):
+            raise SecureSumError("a task's input does not hold a model of the run's shape")
+        load_arrays(network, from_vector(vector, like))
         return network
 
 

@@ -1,28 +1,40 @@
-"""The inline engine: ServerApp and ClientApp over an in-process grid."""
+"""The inline engine: ServerApp and ClientApp over a local grid, without Flower's processes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from flwr.app import Context, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fgcif_flwr.config import RunConfig, flatten
-from fgcif_flwr.federation.inline_grid import InlineGrid
+from fgcif_flwr.federation.process_grid import ProcessGrid
 from fgcif_flwr.federation.traffic import MeteredGrid
+
+_CLIENT_APP = "client_app.app:app"
 
 
 def run_inline(
-    server: ServerApp, client: ClientApp, config: RunConfig, on_poll: Callable[[], None]
+    server: ServerApp, config: RunConfig, on_poll: Callable[[], None], log: Path
 ) -> None:
-    """Run a federation of ``config.run.enterprises`` simulated enterprises in this process.
+    """Run a federation of ``config.run.enterprises`` simulated enterprises on all cores.
 
-    ``on_poll`` is called before every exchange.
+    Parameters
+    ----------
+    server : ServerApp
+        Runs in this process.
+    on_poll : callable
+        Called before every exchange.
+    log : Path
+        Where the enterprises' processes log.
     """
     flat = flatten(config)
-    grid = MeteredGrid(InlineGrid(client, config.run.enterprises, flat), on_exchange=on_poll)
-    context = Context(
-        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(flat)
-    )
-    server(grid, context)
+    enterprises = config.run.enterprises
+    processes = min(os.cpu_count() or 1, enterprises)
+    with ProcessGrid(_CLIENT_APP, enterprises, flat, processes=processes, log=log) as grid:
+        context = Context(
+            run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(flat)
+        )
+        server(MeteredGrid(grid, on_exchange=on_poll), context)

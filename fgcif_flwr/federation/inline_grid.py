@@ -6,6 +6,7 @@ For tests and sweeps. The same ServerApp and ClientApp run over it as over ``flw
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from uuid import uuid4
 
@@ -21,50 +22,83 @@ _SERVER_NODE = 1
 _CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 Fault = Callable[[Message], bool]
+RunConfigMap = Mapping[str, str | int | float | bool]
 
 
-class InlineGrid(Grid):
-    """Nodes 1000, 1001, … with partition ids 0, 1, …, each with a context of its own.
+def node_id(index: int) -> int:
+    """Return the node id of the enterprise with partition id ``index``."""
+    return 1000 + index
+
+
+def take_server_identity() -> None:
+    """Let ``Message()`` take its sender from here; in a real run Flower's own processes set it."""
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = 1
+    TaskIdentity.node_id = _SERVER_NODE
+
+
+class Nodes:
+    """Some of a federation's nodes: one ClientApp, a context for each.
 
     Parameters
     ----------
     app : ClientApp
+    indices : iterable of int
+        Their partition ids.
     nodes : int
+        Nodes in the whole federation.
     run_config : mapping
         Dotted keys, as ``flwr run`` hands them to the apps.
+    """
+
+    def __init__(
+        self, app: ClientApp, indices: Iterable[int], nodes: int, run_config: RunConfigMap
+    ) -> None:
+        self._app = app
+        self._contexts = {
+            node_id(index): Context(
+                run_id=1,
+                node_id=node_id(index),
+                node_config={"partition-id": index, "num-partitions": nodes},
+                state=RecordDict(),
+                run_config=dict(run_config),
+            )
+            for index in indices
+        }
+
+    def deliver(self, message: Message) -> Message:
+        """Let the message's node answer; an exception becomes an error reply, as in Flower."""
+        try:
+            return self._app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:  # the node lives on, the server is told
+            logger.exception("a ClientApp raised")
+            return Message(Error(_CLIENT_APP_RAISED, type(error).__name__), reply_to=message)
+
+
+class LocalGrid(Grid):
+    """Nodes 1000, 1001, … with partition ids 0, 1, … on this machine.
+
+    Parameters
+    ----------
+    nodes : int
     lose_before, lose_after : callable, optional
         Faults for tests: a message that the first is true of never reaches its node; one that
         the second is true of does, and its reply is lost.
     """
 
     def __init__(
-        self,
-        app: ClientApp,
-        nodes: int,
-        run_config: Mapping[str, str | int | float | bool],
-        *,
-        lose_before: Fault | None = None,
-        lose_after: Fault | None = None,
+        self, nodes: int, lose_before: Fault | None = None, lose_after: Fault | None = None
     ) -> None:
-        self._app = app
+        self._count = nodes
         self._run = Run.create_empty(run_id=1)
         self._lose_before = lose_before
         self._lose_after = lose_after
         self._replies: dict[str, Message] = {}
-        self._contexts = {
-            1000 + index: Context(
-                run_id=1,
-                node_id=1000 + index,
-                node_config={"partition-id": index, "num-partitions": nodes},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for index in range(nodes)
-        }
-        # Message() takes its sender from here; in a real run Flower's own processes set it.
-        TaskIdentity.task_id = 1
-        TaskIdentity.run_id = 1
-        TaskIdentity.node_id = _SERVER_NODE
+        take_server_identity()
+
+    @abstractmethod
+    def deliver(self, messages: list[Message]) -> list[Message]:
+        """Return the nodes' replies, in the order of the messages."""
 
     def set_run(self, run: Run) -> None:
         """Keep the run's description."""
@@ -88,18 +122,18 @@ class InlineGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """All nodes, always."""
-        return list(self._contexts)
+        return [node_id(index) for index in range(self._count)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver messages at once; replies wait to be pulled."""
-        ids = []
-        for message in messages:
+        sent = list(messages)
+        for message in sent:
             message.metadata.__dict__["_message_id"] = str(uuid4())
-            ids.append(message.metadata.message_id)
-            reply = self._deliver(message)
-            if reply is not None:
+        reaching = [m for m in sent if self._lose_before is None or not self._lose_before(m)]
+        for message, reply in zip(reaching, self.deliver(reaching), strict=True):
+            if self._lose_after is None or not self._lose_after(message):
                 self._replies[message.metadata.message_id] = reply
-        return ids
+        return [message.metadata.message_id for message in sent]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Hand out the replies that there are."""
@@ -112,15 +146,32 @@ class InlineGrid(Grid):
         """Push, then pull."""
         return self.pull_messages(self.push_messages(messages))
 
-    def _deliver(self, message: Message) -> Message | None:
-        if self._lose_before is not None and self._lose_before(message):
-            return None
-        try:
-            reply = self._app(message, self._contexts[message.metadata.dst_node_id])
-        except Exception as error:  # as Flower does: the node lives on, the server is told
-            logger.exception("a ClientApp raised")
-            failed = Error(_CLIENT_APP_RAISED, type(error).__name__)
-            return Message(failed, reply_to=message)
-        if self._lose_after is not None and self._lose_after(message):
-            return None
-        return reply
+
+class InlineGrid(LocalGrid):
+    """A grid whose nodes all live in this process.
+
+    Parameters
+    ----------
+    app : ClientApp
+    nodes : int
+    run_config : mapping
+        Dotted keys, as ``flwr run`` hands them to the apps.
+    lose_before, lose_after : callable, optional
+        As :class:`LocalGrid`.
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        nodes: int,
+        run_config: RunConfigMap,
+        *,
+        lose_before: Fault | None = None,
+        lose_after: Fault | None = None,
+    ) -> None:
+        super().__init__(nodes, lose_before, lose_after)
+        self._nodes = Nodes(app, range(nodes), nodes, run_config)
+
+    def deliver(self, messages: list[Message]) -> list[Message]:
+        """Call the ClientApp for one message after the other."""
+        return [self._nodes.deliver(message) for message in messages]

@@ -86,7 +86,10 @@ def arrays_to_record(arrays: Arrays) -> ArrayRecord:
 
 def arrays_from_record(record: ArrayRecord) -> dict[str, np.ndarray]:
     """Undo :func:`arrays_to_record`."""
-    return {name: array.numpy() for name, array in record.items()}
+    arrays = {name: array.numpy() for name, array in record.items()}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise TypeError("an archive in place of an array")
+    return arrays
 
 
 def request_to_records(request: Request, inputs: ArrayRecord | None = None) -> RecordDict:
@@ -171,7 +174,7 @@ def payload_bytes(records: RecordDict) -> int:
 
 def _size(value: object) -> int:
     if isinstance(value, list):
-        return sum(_size(item) for item in value)
+        return sum(map(len if value and isinstance(value[0], str | bytes) else _size, value))
     return len(value) if isinstance(value, str | bytes) else 8
 
 

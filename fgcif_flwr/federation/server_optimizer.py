@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr.config import TrainingSection
+from fgcif_flwr.models.parameters import Arrays, from_vector, to_vector
 
 _ADAM_BETAS = (0.9, 0.99)
 _ADAM_FLOOR = 1e-3  # tau of FedAdam: how small a coordinate's scale may be taken
@@ -26,8 +27,8 @@ class ServerOptimizer:
         self._second: npt.NDArray[np.float64] | None = None
 
     def step(
-        self, arrays: Mapping[str, np.ndarray], update: npt.NDArray[np.float64]
-    ) -> dict[str, np.ndarray]:
+        self, arrays: Mapping[str, npt.NDArray[np.float32]], update: npt.NDArray[np.float64]
+    ) -> Arrays:
         """Return the model after one step.
 
         Parameters
@@ -37,15 +38,9 @@ class ServerOptimizer:
         update
             Mean update, shape (d,).
         """
-        vector = np.concatenate([a.reshape(-1) for a in arrays.values()]).astype(np.float64)
+        vector = to_vector(arrays).astype(np.float64)
         vector += self._config.server_learning_rate * self._direction(update)
-        stepped: dict[str, np.ndarray] = {}
-        start = 0
-        for name, array in arrays.items():
-            part = vector[start : start + array.size]
-            stepped[name] = part.astype(np.float32).reshape(array.shape)
-            start += array.size
-        return stepped
+        return from_vector(vector, arrays)
 
     def _direction(self, update: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         kind = self._config.server_optimizer

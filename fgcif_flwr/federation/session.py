@@ -54,8 +54,11 @@ from fgcif_flwr.secagg import (
 )
 from fgcif_flwr.secagg.encoding import Reals
 from fgcif_flwr.secagg.epoch import Epoch
+from fgcif_flwr.secagg.keys import KEY_BYTES
 
 logger = logging.getLogger(__name__)
+
+_DIGEST_BYTES = 32  # of SHA-256
 
 _T = TypeVar("_T")
 
@@ -169,7 +172,7 @@ class SecureSumSession:
             if name not in self._ads and self._nodes[name] in online
         ]
         if absent:
-            self._keep(self._ask(absent, Advertise(self._slot), Advertisement))
+            self._keep(self._ask(absent, Advertise(self._slot, self._joins), Advertisement))
         slot = SlotCoordinator(
             self.epoch,
             self._slot,
@@ -259,11 +262,12 @@ class SecureSumSession:
     def _keep(self, ads: Mapping[str, Advertisement]) -> None:
         """Keep round keys for the next slot; one that is malformed counts as not sent."""
         for name, ad in ads.items():
-            shares = len(self.epoch.holders)
-            if (ad.sender, ad.slot, len(ad.sealed)) == (name, self._slot, shares):
+            sizes = (len(ad.sealed), len(ad.round_public), len(ad.commitment))
+            wanted = (len(self.epoch.holders), KEY_BYTES, _DIGEST_BYTES)
+            if (ad.sender, ad.slot, sizes) == (name, self._slot, wanted):
                 self._ads.setdefault(name, ad)
             else:
-                logger.warning("%s advertised for another slot, name or holders; ignored", name)
+                logger.warning("%s advertised for another slot or name, or badly; ignored", name)
 
     def _ask(self, names: Iterable[str], request: Request, kind: type[_T]) -> dict[str, _T]:
         """Send ``request`` to the named enterprises and return the replies of ``kind`` by name."""
@@ -294,6 +298,7 @@ class SecureSumSession:
     def _read_nodes(self, replies: Iterable[Message], kind: type[_T]) -> list[tuple[int, _T]]:
         """Return the replies of ``kind``; others count as not sent, or end the run."""
         found: list[tuple[int, _T]] = []
+        refusals: list[FgcifError] = []
         for message in sorted(replies, key=lambda message: message.metadata.src_node_id):
             node = message.metadata.src_node_id
             name = self._names.get(node, f"node {node}")
@@ -306,18 +311,26 @@ class SecureSumSession:
                 logger.warning("%s counts as lost: %s", name, error)
                 continue
             if isinstance(reply, Refusal):
-                self._refused(reply.as_error(name))
+                refusals.append(reply.as_error(name))
             elif isinstance(reply, kind):
                 found.append((node, reply))
             else:
                 logger.warning("%s sent another kind of reply than asked for", name)
+        self._refused(refusals)
         return found
 
-    @staticmethod
-    def _refused(error: FgcifError) -> None:
-        if isinstance(error, _FATAL):
-            raise error
-        logger.warning("refused, counts as lost: %s", error)
+    def _refused(self, refusals: list[FgcifError]) -> None:
+        """Let those who refused count as lost, or end the run where the run itself is wrong.
+
+        No single enterprise may end a run that tolerates its loss: what is wrong with the run
+        is said by more of them than may be lost.
+        """
+        for error in refusals:
+            logger.warning("refused, counts as lost: %s", error)
+        fatal = [error for error in refusals if not self.may_retry(error)]
+        tolerated = 0 if self._epoch is None else self._epoch.parameters.tolerated_dropouts
+        if len(fatal) > tolerated:
+            raise fatal[0]
 
 
 def _manifest(secagg: SecAggSection, terms: str, roster: tuple[tuple[str, bytes], ...]) -> Manifest:

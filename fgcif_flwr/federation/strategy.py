@@ -29,6 +29,7 @@ from fgcif_flwr.federation.releases import (
 from fgcif_flwr.federation.server_optimizer import ServerOptimizer
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
 from fgcif_flwr.models.metrics import metrics_from_counts
+from fgcif_flwr.models.parameters import to_vector
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class SecureFedAvg(FedAvg):
         inputs: dict[str, np.ndarray] = {
             "rows": self.rows.as_array(),
             "round": np.array([server_round], dtype=np.int64),
-            **{MODEL + name: array for name, array in self._arrays.items()},
+            MODEL: to_vector(self._arrays),
             **{CLASS_WEIGHTS + name: array for name, array in self.class_weights.items()},
         }
         return self._open(TRAIN_EVALUATE if counts else TRAIN, inputs)
@@ -169,7 +170,7 @@ class SecureFedAvg(FedAvg):
         if server_round < self.config.run.rounds:
             return []
         model = arrays_from_record(arrays)
-        inputs = {"rows": self.rows.as_array(), **{MODEL + n: a for n, a in model.items()}}
+        inputs: dict[str, np.ndarray] = {"rows": self.rows.as_array(), MODEL: to_vector(model)}
         return self._open(EVALUATE, inputs)
 
     def aggregate_evaluate(

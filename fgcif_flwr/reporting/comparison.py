@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from fgcif_flwr.config import RunConfig
-from fgcif_flwr.data.consortium import Consortium
+from fgcif_flwr.data.consortium import Consortium, load_consortium
 from fgcif_flwr.errors import SchemaError
 from fgcif_flwr.models.baselines import logistic_regression, train_alone, train_centralized
 
@@ -18,6 +20,12 @@ Metrics = Mapping[str, Mapping[str, float]]
 CENTRALIZED = "centralized"
 LOGISTIC = "logistic_regression"
 ALONE = "alone"
+
+
+def baselines_apart(config: RunConfig) -> dict[str, Metrics]:
+    """Compute :func:`baselines` in a process of its own, which loads the rows itself."""
+    torch.set_num_threads(1)
+    return baselines(config, load_consortium(config))
 
 
 def baselines(config: RunConfig, consortium: Consortium) -> dict[str, Metrics]:

@@ -10,7 +10,7 @@ from fgcif_flwr.errors import AuthenticationError, CohortError
 from fgcif_flwr.secagg.keys import verify
 from fgcif_flwr.secagg.messages import JoinReply, Manifest
 from fgcif_flwr.secagg.parameters import SecureSumParameters
-from fgcif_flwr.secagg.transcript import Part, canonical, digest, digest_pairs
+from fgcif_flwr.secagg.transcript import Part, canonical, digest, digest_pairs, fixed, name_id
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class SlotContext:
 
     def pair(self, low: tuple[str, bytes], high: tuple[str, bytes]) -> bytes:
         """HKDF info of a pairwise mask; ``low`` and ``high`` are (name, round key)."""
-        return canonical("pair", self._binding, *low, *high)
+        return fixed("pair", self._binding, name_id(low[0]), low[1], name_id(high[0]), high[1])
 
     def own(self, name: str) -> bytes:
         """HKDF info of a self mask."""
-        return canonical("own", self._binding, name)
+        return fixed("own", self._binding, name_id(name))
 
 
 def share_context(binding: bytes, sender: str, receiver: str, round_public: bytes) -> bytes:
     """Associated data of a sealed share; ``binding`` is :meth:`Epoch.slot_binding`."""
-    return canonical("share", binding, sender, receiver, round_public)
+    return fixed("share", binding, name_id(sender), name_id(receiver), round_public)
 
 
 def cohort_hash(members: Mapping[str, bytes]) -> bytes:

@@ -241,6 +241,8 @@ class Participant:
                 f"a cohort of {len(names)} is below the threshold of {epoch.parameters.threshold}"
             )
         publics = [member.round_public for member in request.cohort]
+        if any(len(public) != keys.KEY_BYTES for public in publics):
+            raise AuthenticationError(f"a round key is not {keys.KEY_BYTES} bytes long")
         if len(set(publics)) != len(publics):
             raise AuthenticationError("two members of the cohort show the same round key")
         binding = epoch.slot_binding(request.slot)

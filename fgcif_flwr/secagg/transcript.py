@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 Part = bytes | str | int
 
@@ -32,6 +33,23 @@ def canonical(label: str, *parts: Part) -> bytes:
 def digest(label: str, *parts: Part) -> bytes:
     """Return SHA-256 of the canonical bytes (32 bytes)."""
     return hashlib.sha256(canonical(label, *parts)).digest()
+
+
+@lru_cache(maxsize=1 << 16)
+def name_id(name: str) -> bytes:
+    """Return a name's 32-byte identifier, for contexts of fixed-width parts."""
+    return digest("name", name)
+
+
+def fixed(label: str, *parts: bytes) -> bytes:
+    """Join 32-byte parts under ``label``: as unambiguous as :func:`canonical`, and much faster.
+
+    For what is computed for every pair of enterprises in every slot.
+    """
+    for part in parts:
+        if len(part) != 32:
+            raise ValueError("parts of a fixed-width context are 32 bytes long")
+    return _LABEL + label.encode() + b"/" + b"".join(parts)
 
 
 def digest_pairs(label: str, pairs: Iterable[tuple[str, bytes]]) -> bytes:
