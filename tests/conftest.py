@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,14 @@ _DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """Directory of the public tables; tests that need it skip where it is absent."""
-    path = Path(os.environ.get("FGCIF_DATA", _DEFAULT_DATA))
-    if not path.is_dir():
-        pytest.skip("the public tables are not here: set FGCIF_DATA (docs/data.md says how)")
-    return path
+def public() -> Callable[[str], Path]:
+    """Find a public table by its path under FGCIF_DATA; the test skips where it is absent."""
+    directory = Path(os.environ.get("FGCIF_DATA", _DEFAULT_DATA))
+
+    def find(name: str) -> Path:
+        path = directory / name
+        if not path.is_file():
+            pytest.skip(f"the public table {name} is not here: set FGCIF_DATA (see docs/data.md)")
+        return path
+
+    return find

@@ -125,9 +125,9 @@ def test_logistic_regression_wants_a_binary_target_with_both_classes():
         logistic_regression(one_class, data.test, LAYOUT)
 
 
-def test_centralized_baselines_reach_published_figures_on_telco(data_dir):
+def test_centralized_baselines_reach_published_figures_on_telco(public):
     schema = load_schema("telco")
-    table = read_table(data_dir / "telco_ibm" / "Telco-Customer-Churn.csv")
+    table = read_table(public("telco_ibm/Telco-Customer-Churn.csv"))
     rows = encode(schema, table)
     ids = table[schema.id_column].to_pylist()
     split = membership(ids, simulation_key(0), 0.1, 0.2)

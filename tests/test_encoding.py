@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -292,9 +293,9 @@ def test_any_text_has_a_code_below_the_cardinality(values: list[str]) -> None:
         assert all(0 <= code < 7 for code in found)
 
 
-def test_typed_tables_encode_like_text(data_dir: Path) -> None:
+def test_typed_tables_encode_like_text(public: Callable[[str], Path]) -> None:
     telco = load_schema("telco")
-    file = data_dir / "telco_ibm" / "Telco-Customer-Churn.csv"
+    file = public("telco_ibm/Telco-Customer-Churn.csv")
     text = encode(telco, read_table(file))
     typed_table = pa_csv.read_csv(file)
     assert pa.types.is_integer(typed_table["tenure"].type)
@@ -315,10 +316,10 @@ def test_typed_tables_encode_like_text(data_dir: Path) -> None:
     ],
 )
 def test_the_public_tables_encode_without_an_unseen_word(
-    data_dir: Path, name: str, file: str, rows: int, positives: int
+    public: Callable[[str], Path], name: str, file: str, rows: int, positives: int
 ) -> None:
     chosen = load_schema(name)
-    encoded = encode(chosen, read_table(data_dir / file, chosen))
+    encoded = encode(chosen, read_table(public(file), chosen))
     assert len(encoded) == rows
     (labels,) = encoded.targets.values()
     assert not np.isnan(labels).any()
@@ -326,13 +327,11 @@ def test_the_public_tables_encode_without_an_unseen_word(
     assert np.all(encoded.categorical >= 2)
 
 
-def test_missing_values_of_the_public_tables_are_found(data_dir: Path) -> None:
-    telco = encode(
-        load_schema("telco"), read_table(data_dir / "telco_ibm" / "Telco-Customer-Churn.csv")
-    )
+def test_missing_values_of_the_public_tables_are_found(public: Callable[[str], Path]) -> None:
+    telco = encode(load_schema("telco"), read_table(public("telco_ibm/Telco-Customer-Churn.csv")))
     assert telco.missing.sum(axis=0).tolist() == [0, 0, 11]
     bank = load_schema("bank-marketing")
-    encoded = encode(bank, read_table(data_dir / "bank_marketing" / "bank-full.csv"))
+    encoded = encode(bank, read_table(public("bank_marketing/bank-full.csv")))
     never = dict(zip(feature_layout(bank).numeric, encoded.missing.sum(axis=0), strict=True))
     assert never.pop("pdays") == 36954
     assert set(never.values()) == {0}

@@ -46,6 +46,8 @@ def test_flower_and_inline_give_the_same_model_and_leave_nothing_running(tmp_pat
     flower, inline = results[Engine.FLOWER], results[Engine.INLINE]
     assert flower["model_sha256"] == inline["model_sha256"]
     assert flower["metrics"] == inline["metrics"]
+    # as `flwr list --format json` says it: exit code 0 of `flwr run` would not prove it
+    assert flower["engine"]["status"] == "finished:completed"
     assert flower["communication"]["exchanges"] == inline["communication"]["exchanges"]
     assert processes_of_flower() <= before
 

@@ -481,6 +481,15 @@ def test_an_enterprise_that_sends_what_cannot_be_read_counts_as_lost(tmp_path, a
     assert (run.history[1]["survivors"], run.history[1]["dropped"]) == (5, 1)
 
 
+def test_one_enterprise_that_refuses_the_run_itself_is_left_out_and_does_not_end_it(tmp_path):
+    def refuse(values: dict) -> None:
+        values.clear()
+        values |= {"kind": "refusal", "code": OutOfRangeError.exit_code, "reason": "too large"}
+
+    run = federate(configured(tmp_path), altered(1, 2, refuse))
+    assert (run.history[1]["survivors"], run.history[1]["dropped"]) == (5, 1)
+
+
 def test_an_enterprise_that_shares_with_too_few_holders_does_not_end_the_run(tmp_path):
     def alter(values: dict) -> None:
         values["sealed"] = values["sealed"][:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,10 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_drafts_of_the_public_tables_agree_with_the_builtin_schemas(
-    data_dir: Path, name: str
+    public: Callable[[str], Path], name: str
 ) -> None:
     builtin = load_schema(name)
-    table = read_table(data_dir / TABLES[name])
+    table = read_table(public(TABLES[name]))
     found = infer_schema(table, name)
     assert found.id_column == builtin.id_column
     kinds = {part.column: part.kind for part in found.features}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +172,22 @@ def test_a_file_that_is_not_there_or_not_gzip_is_refused(tmp_path: Path) -> None
     ],
 )
 def test_divisions_of_the_public_tables_fit_them(
-    split: str, table: str, schema_name: str, enterprises: int, unused: int, data_dir: Path
+    split: str,
+    table: str,
+    schema_name: str,
+    enterprises: int,
+    unused: int,
+    public: Callable[[str], Path],
 ) -> None:
-    public = load_schema(schema_name)
-    rows = read_table(data_dir / table, public)
-    spec = f"file:{data_dir / 'splits' / split}.csv.gz"
-    partition = partition_rows(spec, rows, public, enterprises, 0)
+    described = load_schema(schema_name)
+    rows = read_table(public(table), described)
+    spec = f"file:{public(f'splits/{split}.csv.gz')}"
+    partition = partition_rows(spec, rows, described, enterprises, 0)
     assert len(partition.assignment) == rows.num_rows
     assert int((partition.assignment < 0).sum()) == unused
     assert partition.sizes().min() >= MINIMUM_ROWS
     with pytest.raises(PartitionError, match=f"--enterprises {enterprises}"):
-        partition_rows(spec, rows, public, enterprises + 1, 0)
+        partition_rows(spec, rows, described, enterprises + 1, 0)
 
 
 # Drawn.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -218,8 +219,10 @@ def test_churn_that_nobody_could_have_seen_yet_is_refused(shop: Schema) -> None:
         customer_table(shop, pa.Table.from_pylist([line("", "2011-09-10", 1)]))
 
 
-def test_the_public_lines_give_the_published_customers(data_dir: Path, shop: Schema) -> None:
-    file = data_dir / "online_retail" / "online_retail.parquet"
+def test_the_public_lines_give_the_published_customers(
+    public: Callable[[str], Path], shop: Schema
+) -> None:
+    file = public("online_retail/online_retail.parquet")
     customers = read_table(file, shop)
     assert customers.num_rows == 3370
     assert pc.sum(pc.equal(customers["churn"], "yes")).as_py() == 1449

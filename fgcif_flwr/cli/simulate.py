@@ -176,7 +176,7 @@ def run_simulation(
         progress.update(reading, completed=1)
         bounding = beside.apply_async(baselines_apart, (config,)) if with_baselines else None
         task = progress.add_task(f"federation ({engine.value})", total=config.run.rounds)
-        _run(
+        status = _run(
             config,
             engine,
             directory,
@@ -188,24 +188,26 @@ def run_simulation(
             bounds = bounding.get()
             progress.update(waiting, completed=1)
     result = _result(directory, consortium, bounds, time.monotonic() - started)
+    result["engine"] = {"name": engine.value, "status": status}
     directory.write_record(
-        directory.read_record() | {"comparison": result["metrics"], "engine": engine.value}
+        directory.read_record() | {"comparison": result["metrics"], "engine": result["engine"]}
     )
     return result
 
 
 def _run(
     config: RunConfig, engine: Engine, directory: RunDirectory, on_poll: Callable[[], None]
-) -> None:
+) -> str:
+    """Run the federation and return what its engine says of it."""
     try:
         if engine is Engine.FLOWER:
-            run_with_flower(config, directory.log, on_poll)
-        else:
-            # The apps are the top of the project; only the inline engine needs them here.
-            from server_app.app import app as server
+            return run_with_flower(config, directory.log, on_poll)
+        # The apps are the top of the project; only the inline engine needs them here.
+        from server_app.app import app as server
 
-            with logging_to(directory.log):
-                run_inline(server, config, on_poll, directory.log)
+        with logging_to(directory.log):
+            run_inline(server, config, on_poll, directory.log)
+        return "completed"
     except RunFailedError:
         reason = _failure(directory)
         if reason is None:

@@ -44,7 +44,7 @@ _ENVIRONMENT = {
 }
 
 
-def run_with_flower(config: RunConfig, log: Path, on_poll: Callable[[], None]) -> None:
+def run_with_flower(config: RunConfig, log: Path, on_poll: Callable[[], None]) -> str:
     """Run a federation of ``config.run.enterprises`` simulated enterprises by ``flwr run``.
 
     Parameters
@@ -55,6 +55,11 @@ def run_with_flower(config: RunConfig, log: Path, on_poll: Callable[[], None]) -
         Gets what ``flwr run --stream`` prints.
     on_poll : callable
         Called twice a second while the run goes on.
+
+    Returns
+    -------
+    str
+        What ``flwr list`` says of the run: ``finished:completed``.
 
     Raises
     ------
@@ -93,6 +98,7 @@ def run_with_flower(config: RunConfig, log: Path, on_poll: Callable[[], None]) -
     on_poll()
     if status != "finished:completed":
         raise RunFailedError(f"Flower says {status} of the run; see {log}")
+    return status
 
 
 def write_app(directory: Path, config: RunConfig) -> Path:

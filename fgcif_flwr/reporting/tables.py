@@ -45,7 +45,11 @@ def print_simulation(result: Mapping[str, Any], warnings: Sequence[str], console
         f"Each enterprise and round: {moved['bytes_up'] / 1000:.1f} kB up, "
         f"{moved['bytes_down'] / 1000:.1f} kB down; {moved['exchanges']} exchanges in all."
     )
-    console.print(f"{result['rounds']} rounds in {result['seconds']:.0f} s.")
+    engine = result["engine"]
+    console.print(
+        f"{result['rounds']} rounds in {result['seconds']:.0f} s "
+        f"(engine {engine['name']}: {engine['status']})."
+    )
     console.print(f"Privacy: {result['privacy']['statement']}")
     for warning in warnings:
         console.print(f"Warning: {warning}")
