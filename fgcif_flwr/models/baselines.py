@@ -27,6 +27,9 @@ from fgcif_flwr.models.training import ClassWeights, Trainer, evaluate_counts, m
 
 Metrics = dict[str, dict[str, float]]
 
+_MOST_STEPS = 1000
+_PATIENT_STEPS = 200
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -73,15 +76,16 @@ def fit(
     config: TrainingSection,
     seed: int,
     *,
-    epochs: int,
-    patience: int,
+    epochs: int | None = None,
+    patience: int | None = None,
     class_weights: ClassWeights | None = None,
 ) -> int:
     """Train in place for up to ``epochs`` epochs and keep the best epoch's weights.
 
     The best epoch is the one of least loss on the validation rows; training stops when
     ``patience`` epochs brought none better. Without validation rows the last epoch is kept.
-    ``config.local_epochs`` is not used: the optimiser's state lives through all epochs.
+    ``config.local_epochs`` is not used: the optimiser's state lives through all epochs. Epochs
+    and patience left out are those of :func:`stopping`.
 
     Returns
     -------
@@ -90,6 +94,9 @@ def fit(
     """
     if len(data.train) == 0:
         return 0
+    longest, waiting = stopping(len(data.train), config.batch_size)
+    epochs = longest if epochs is None else epochs
+    patience = waiting if patience is None else patience
     trainer = Trainer(network, data.train, config, seed, class_weights=class_weights)
     best_loss, best_epoch, best_arrays = math.inf, 0, named_arrays(network)
     for epoch in range(1, epochs + 1):
@@ -107,6 +114,17 @@ def fit(
     return best_epoch
 
 
+def stopping(rows: int, batch_size: int) -> tuple[int, int]:
+    """Return the most epochs, and the epochs without gain after which training stops.
+
+    An epoch of a small enterprise is two or three steps: counted in epochs alone, its training
+    would stop before it has learnt more than the share of positives, and an enterprise alone
+    would look worse than it is.
+    """
+    steps = math.ceil(rows / batch_size)
+    return max(100, math.ceil(_MOST_STEPS / steps)), max(10, math.ceil(_PATIENT_STEPS / steps))
+
+
 def train_centralized(
     parties: Sequence[Splits],
     layout: FeatureLayout,
@@ -114,8 +132,8 @@ def train_centralized(
     training: TrainingSection,
     seed: int,
     *,
-    epochs: int = 100,
-    patience: int = 10,
+    epochs: int | None = None,
+    patience: int | None = None,
     class_weights: ClassWeights | None = None,
 ) -> tuple[MultiTaskNetwork, Baseline]:
     """Train the federation's network on the pooled rows of all parties."""
@@ -140,8 +158,8 @@ def train_alone(
     training: TrainingSection,
     seed: int,
     *,
-    epochs: int = 100,
-    patience: int = 10,
+    epochs: int | None = None,
+    patience: int | None = None,
 ) -> Baseline:
     """Train one network per enterprise on its own rows; metrics are means over enterprises.
 
