@@ -17,7 +17,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from fgcif_flwr.errors import ConfigurationError, NotAvailableError, UnknownKeyError
 
@@ -25,7 +33,17 @@ Scalar = str | int | float | bool
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("wants a number or a word, not true or false")
+        return value
 
 
 def _widths(value: object) -> object:
@@ -253,5 +271,6 @@ def _refuse_what_is_not_there(config: RunConfig) -> None:
             "generator.use and generator.ratio have no effect while generator.kind = none; "
             "remove them"
         )
-    if not config.model.hidden or min(config.model.hidden) < 1:
-        raise ConfigurationError("model.hidden: wants at least one width of at least 1")
+    widths = config.model.hidden
+    if not 1 <= len(widths) <= 8 or min(widths) < 1 or max(widths) > 4096:
+        raise ConfigurationError("model.hidden: wants 1 to 8 widths, each from 1 to 4096")

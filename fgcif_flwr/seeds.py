@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 from fgcif_flwr.config import RunConfig
 
@@ -12,5 +13,5 @@ def seed_for(config: RunConfig, *purpose: str | int) -> int:
 
     Different purposes give independent seeds; the same one gives the same in every process.
     """
-    text = "/".join(str(part) for part in (config.run.seed, *purpose))
+    text = json.dumps([config.run.seed, *purpose])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -21,3 +21,6 @@ def main(grid: Grid, context: Context) -> None:
     except FgcifError as error:
         write_failure(config, error)
         raise
+    except Exception as error:
+        write_failure(config, FgcifError(f"internal error ({type(error).__name__}); see the log"))
+        raise

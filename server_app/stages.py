@@ -17,7 +17,13 @@ import fgcif_flwr
 from fgcif_flwr.config import RunConfig, flatten
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema, load_schema
-from fgcif_flwr.errors import ClassAbsentError, ConfigurationError, DataError, FgcifError
+from fgcif_flwr.errors import (
+    ClassAbsentError,
+    ConfigurationError,
+    DataError,
+    FgcifError,
+    SecureSumError,
+)
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
 from fgcif_flwr.federation.releases import STATISTICS, FederationRows, layout_of
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
@@ -25,7 +31,6 @@ from fgcif_flwr.federation.strategy import RoundReport, SecureFedAvg
 from fgcif_flwr.federation.terms import terms_of
 from fgcif_flwr.federation.traffic import MeteredGrid, Traffic
 from fgcif_flwr.models.artifact import model_sha256, save_model
-from fgcif_flwr.models.metrics import metrics_from_counts
 from fgcif_flwr.models.network import build_network
 from fgcif_flwr.models.parameters import load_arrays, named_arrays
 from fgcif_flwr.models.training import balanced_class_weights
@@ -47,6 +52,7 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
     """
     started = time.monotonic()
     directory = RunDirectory(output_directory(config))
+    directory.clear()
     schema = load_schema(config.data.schema_name)
     features = feature_layout(schema)
     metered = grid if isinstance(grid, MeteredGrid) else MeteredGrid(grid)
@@ -77,13 +83,7 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
         timeout=config.run.timeout,
     )
     load_arrays(network, arrays_from_record(result.arrays))
-    metrics = {
-        split: {
-            head.name: metrics_from_counts(head, strategy.counts[f"{split}/{head.name}"])
-            for head in features.heads
-        }
-        for split in ("validation", "test")
-    }
+    metrics = strategy.metrics
     training = last.since(before_training)
     record = _record(config, schema, session, rows)
     record |= {
@@ -127,16 +127,20 @@ def _statistics(
     session: SecureSumSession, config: RunConfig, features: FeatureLayout, schema: Schema
 ) -> tuple[FederationRows, dict[str, np.ndarray]]:
     """Sum the rows of each split and the classes; ClassAbsentError where there are none."""
-    layout = layout_of(STATISTICS, config, features, 0, FederationRows(0, 0, 0))
+    layout = layout_of(STATISTICS, config, features, 0)
     total = session.sum(Task(STATISTICS, layout, {}))
     train, validation, test = (int(count) for count in total.values["rows"])
+    classes = _classes(total, features)
+    if min(train, validation, test, *(c.min() for c in classes.values())) < 0 or any(
+        counts.sum() > train for counts in classes.values()
+    ):
+        raise SecureSumError("the enterprises' counts of rows and classes contradict each other")
     for count, split in ((train, "training"), (test, "test")):
         if count == 0:
             raise DataError(
                 f"there are no {split} rows at any enterprise; use a larger table or change "
                 "data.test_fraction"
             )
-    classes = _classes(total, features)
     for head in features.heads:
         for word, count in zip(head.classes, classes.get(head.name, ()), strict=False):
             if count == 0:

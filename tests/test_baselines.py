@@ -138,3 +138,18 @@ def test_centralized_baselines_reach_published_figures_on_telco(public):
     # Published: logistic regression .845, an MLP .842; this split is one of the easier ones.
     assert 0.83 < linear.metrics["churn"]["auc"] < 0.87
     assert network.metrics["churn"]["auc"] > linear.metrics["churn"]["auc"] - 0.006
+
+
+def test_settings_that_only_a_federation_knows_change_no_baseline():
+    plain, pulled = TRAINING, TRAINING.model_copy(update={"proximal_mu": 5.0})
+    first, _ = train_centralized(PARTIES, LAYOUT, MODEL, plain, seed=0, epochs=3)
+    second, _ = train_centralized(PARTIES, LAYOUT, MODEL, pulled, seed=0, epochs=3)
+    for name, array in named_arrays(first).items():
+        np.testing.assert_array_equal(array, named_arrays(second)[name])
+
+
+def test_class_weighting_reaches_the_baselines_too():
+    balanced = TRAINING.model_copy(update={"class_weighting": "balanced"})
+    plain = train_alone(PARTIES, LAYOUT, MODEL, TRAINING, seed=0, epochs=5)
+    weighted = train_alone(PARTIES, LAYOUT, MODEL, balanced, seed=0, epochs=5)
+    assert plain.metrics != weighted.metrics

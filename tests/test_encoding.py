@@ -217,7 +217,9 @@ def test_targets_may_be_absent_for_prediction() -> None:
 
 def test_all_absent_columns_are_named_with_a_near_one() -> None:
     table = pa.table({"Flag": ["yes"], "other": [1]})
-    with pytest.raises(MissingColumnError, match=r"lacks 2 .* flag, y \(the table has Flag\)"):
+    with pytest.raises(
+        MissingColumnError, match=r"lacks 2 .* flag, y \(there with other case or blanks: flag\)"
+    ):
         encode(schema(), table)
 
 
@@ -225,7 +227,7 @@ def test_tables_without_rows_or_with_repeated_names_are_refused() -> None:
     with pytest.raises(DataError, match="no rows"):
         encode(schema(), pa.table({"flag": pa.array([], pa.string())}), targets=False)
     twice = pa.Table.from_arrays([pa.array(["yes"])] * 2, names=["flag", "flag"])
-    with pytest.raises(DataError, match="columns of one name: flag"):
+    with pytest.raises(DataError, match="columns 1, 2 of 2 share a name"):
         encode(schema(), twice, targets=False)
 
 

@@ -41,7 +41,7 @@ from fgcif_flwr.federation.records import (
     reply_from_records,
     request_to_records,
 )
-from fgcif_flwr.federation.releases import MODEL, STATISTICS, TRAIN, FederationRows, layout_of
+from fgcif_flwr.federation.releases import MODEL, STATISTICS, TRAIN, layout_of
 from fgcif_flwr.federation.requests import Advertise, Refusal, Released
 from fgcif_flwr.federation.session import SecureSumSession, Task
 from fgcif_flwr.federation.strategy import SecureFedAvg
@@ -377,7 +377,7 @@ def test_the_proximal_term_holds_the_model_nearer_to_the_one_received(tmp_path):
 def test_validation_rows_are_counted_every_so_many_rounds(tmp_path, every, counted):
     # The model that a round receives is counted in it, so round r + 1 counts the model of r.
     run = federate(configured(tmp_path, {"evaluation.every": every, "run.rounds": 5}))
-    assert [row["round"] for row in run.history if row["validation"]] == counted
+    assert [row["round"] for row in run.history if row["received_model"]] == counted
     assert run.record["metrics"]["validation"]["churn"]["rows"] > 0
     assert run.record["metrics"]["test"]["churn"]["rows"] > 0
 
@@ -526,7 +526,7 @@ class Joined:
         self.session.join()
 
     def statistics(self) -> list[Message]:
-        layout = layout_of(STATISTICS, self.config, self.features, 0, FederationRows(0, 0, 0))
+        layout = layout_of(STATISTICS, self.config, self.features, 0)
         return self.session.open(Task(STATISTICS, layout, {}))
 
     def training(self, **inputs: np.ndarray) -> list[Message]:
@@ -538,8 +538,7 @@ class Joined:
             **inputs,
         }
         size = sum(parameter.numel() for parameter in network.parameters())
-        rows = FederationRows(100, 10, 10)
-        layout = layout_of(TRAIN, self.config, self.features, size, rows)
+        layout = layout_of(TRAIN, self.config, self.features, size)
         return self.session.open(Task(TRAIN, layout, arrays))
 
     def ask(self, message: Message):

@@ -110,7 +110,7 @@ def test_telephone_service_is_no_telephone_number() -> None:
 def test_the_target_is_found_by_name() -> None:
     (found,) = draft().targets
     assert found == BinaryTarget(name="churn", positive="yes", negative="no")
-    table = pa.table({"x": [1, 2, 3], "Y": ["good", "bad", "good"]})
+    table = pa.table({"x": [*range(15)], "Y": ["good", "bad", "good"] * 5})
     (other,) = infer_schema(table, "t").targets
     assert other == BinaryTarget(name="Y", positive="bad", negative="good")
 
@@ -128,7 +128,9 @@ def test_what_cannot_be_drafted_is_told() -> None:
     with pytest.raises(SchemaError, match="no column is named like a target"):
         infer_schema(pa.table({"a": [1, 2], "b": ["x", "z"]}), "t")
     with pytest.raises(SchemaError, match="no column is left to be a feature"):
-        infer_schema(pa.table({"a": [1, 1], "y": ["x", "z"]}), "t")
+        infer_schema(pa.table({"a": [1] * 10, "y": ["x", "z"] * 5}), "t")
+    with pytest.raises(SchemaError, match="one of its two words is in fewer than 5 rows"):
+        infer_schema(pa.table({"a": [*range(9)], "y": ["x"] * 8 + ["z"]}), "t")
     with pytest.raises(SchemaError, match="column remark cannot be a target: it has 200 words"):
         draft("remark", remark=FORBIDDEN["remark"])
     with pytest.raises(DataError, match="no rows"):

@@ -60,9 +60,11 @@ limits = st.none() | st.integers(0, 2**40)
 joins = st.builds(JoinReply, names, octets, octets, octets)
 manifests = st.builds(
     Manifest,
-    st.integers(0, 2**40),
+    st.integers(0, 2**32 - 1),
     names,
-    st.lists(st.tuples(names, octets), max_size=4).map(tuple),
+    st.dictionaries(names, st.binary(min_size=32, max_size=32), max_size=4)
+    .filter(lambda roster: len(set(roster.values())) == len(roster))
+    .map(lambda roster: tuple(sorted(roster.items()))),
     limits,
     limits,
     limits,
@@ -193,7 +195,7 @@ def test_every_kind_of_request_has_its_own_message_type():
 
 AD = Advertisement("a", 4, b"p" * 32, b"c" * 32, (b"", b"sealed"))
 SOME_REQUESTS = [
-    Join(Manifest(1, "{}", (("a", b"k"),))),
+    Join(Manifest(1, "{}", (("a", b"k" * 32),))),
     Advertise(3, (JoinReply("a", b"n", b"c", b"s"),)),
     Release(ReleaseRequest(3, "train", (CohortMember("a", b"p", b"s"),)), {"rows": np.ones(3)}),
     UnmaskRequest(3, ("a",), ("b",)),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fgcif_flwr.enterprise.session import dump, load
+from fgcif_flwr.enterprise.participant_state import dump, load
 from fgcif_flwr.errors import CohortError, SecureSumError, SlotSpentError
 from fgcif_flwr.secagg import (
     Field,

@@ -12,7 +12,7 @@ import torch
 
 from fgcif_flwr.config import ModelSection, TrainingSection
 from fgcif_flwr.errors import ClassAbsentError
-from fgcif_flwr.models.metrics import count_predictions, count_shape, metrics_from_counts
+from fgcif_flwr.models.metrics import count_predictions, count_size, metrics_from_counts
 from fgcif_flwr.models.network import build_network
 from fgcif_flwr.models.parameters import load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import (
@@ -239,8 +239,10 @@ def test_counts_of_parties_add_up_to_those_of_their_union():
     network, _ = trained(table)
     whole = evaluate_counts(network, table)
     parts = [evaluate_counts(network, table.take(rows)) for rows in ([0, 1], range(2, 90))]
-    assert whole.shape == (sum(count_shape(head) for head in (CHURN, SEGMENT, VALUE)),)
-    np.testing.assert_allclose(parts[0] + parts[1], whole, atol=1e-3)
+    for head in (CHURN, SEGMENT, VALUE):
+        assert whole[head.name].shape == (count_size(head),)
+        total = parts[0][head.name] + parts[1][head.name]
+        np.testing.assert_allclose(total, whole[head.name], atol=1e-3)
 
 
 def test_mean_loss_without_rows_is_nan():

@@ -1,0 +1,1 @@
+"""Attacks that measure leakage (none yet)."""

@@ -62,7 +62,8 @@ def simulate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.", show_default=False)] = None,
     engine: Annotated[
-        Engine, typer.Option(help="flower: flwr run (Ray); inline: this process.")
+        Engine,
+        typer.Option(help="flower: flwr run (Ray); inline: one worker per core."),
     ] = Engine.FLOWER,
     config: Annotated[
         Path | None, typer.Option(help="Configuration file (TOML).", show_default=False)
@@ -139,10 +140,10 @@ def resolve(asked: Mapping[str, object], out: Path | None) -> tuple[RunConfig, l
     if kind in ("file", "column") and table != SIMULATED and "run.enterprises" not in flat:
         rows = read_table(str(flat["data.table"]), load_schema(str(flat["data.schema"])))
         flat["run.enterprises"] = count_enterprises(str(flat["data.partition"]), rows)
-    directory = Path(str(flat.get("run.output") or "")) if out is None else out
-    if directory == Path():
-        directory = Path(tempfile.mkdtemp(prefix="fgcif-run-"))
-    flat["run.output"] = str(directory.expanduser().resolve())
+    directory = str(out) if out is not None else config.run.output
+    flat["run.output"] = str(
+        Path(directory or tempfile.mkdtemp(prefix="fgcif-run-")).expanduser().resolve()
+    )
     return unflatten(flat), warnings
 
 
@@ -160,6 +161,7 @@ def run_simulation(
     torch.set_num_threads(1)
     directory = RunDirectory(Path(config.run.output))
     directory.clear()
+    directory.log.unlink(missing_ok=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -206,7 +208,7 @@ def _run(
         from server_app.app import app as server
 
         with logging_to(directory.log):
-            run_inline(server, config, on_poll, directory.log)
+            run_inline(server, "client_app.app:app", config, on_poll, directory.log)
         return "completed"
     except RunFailedError:
         reason = _failure(directory)
@@ -245,7 +247,8 @@ def _result(
         "communication": record["communication"],
         "model_sha256": record["model_sha256"],
         "rounds": record["rounds"],
-        "seconds": seconds,
+        "seconds": record["seconds"],
+        "seconds_with_baselines": seconds,
         "artifacts": {
             "directory": str(directory.path),
             "run": str(directory.record),

@@ -24,9 +24,13 @@ _NUMBER = r"^([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[nN][aA][nN])$"
 def check_table(table: pa.Table) -> None:
     """Raise :class:`DataError` for a table without rows or with two columns of one name."""
     names = table.column_names
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(f"columns of one name: {', '.join(repeated)}; rename all but one of each")
+    places = [place for place, name in enumerate(names, 1) if names.count(name) > 1]
+    if places:
+        # Places, not names: of a table without a header line the "names" are a customer's values.
+        raise DataError(
+            f"columns {', '.join(map(str, places))} of {len(names)} share a name with another; "
+            "rename all but one of each, and see that the table has a header line"
+        )
     if table.num_rows == 0:
         raise DataError("the table has no rows")
 
@@ -36,11 +40,9 @@ def check_columns(table: pa.Table, wanted: Iterable[str]) -> None:
     have = set(table.column_names)
     absent = list(dict.fromkeys(name for name in wanted if name not in have))
     if absent:
-        folded = {name.strip().casefold(): name for name in table.column_names}
-        near = [
-            folded[name.strip().casefold()] for name in absent if name.strip().casefold() in folded
-        ]
-        hint = f" (the table has {', '.join(near)})" if near else ""
+        folded = {name.strip().casefold() for name in table.column_names}
+        near = [name for name in absent if name.strip().casefold() in folded]
+        hint = f" (there with other case or blanks: {', '.join(near)})" if near else ""
         raise MissingColumnError(
             f"the table lacks {len(absent)} column(s) of the schema: {', '.join(absent)}{hint}; "
             "add them, or write their names in the schema's `column`"

@@ -157,6 +157,11 @@ def _target(column: _Column) -> dict[str, Any]:
     part: dict[str, Any] = {"name": column.name, "column": column.name}
     words = sorted(column.counts)
     if len(words) == 2:
+        if min(column.counts[word] for word in words) < LEAST_ROWS:
+            raise SchemaError(
+                f"column {column.name} cannot be a target: one of its two words is in fewer than "
+                f"{LEAST_ROWS} rows; name another column"
+            )
         true = [word for word in words if word.lower() in (*TRUE_WORDS, "churned", "exited")]
         rarer = min(words, key=lambda word: (column.counts[word], word))
         positive = true[0] if len(true) == 1 else rarer

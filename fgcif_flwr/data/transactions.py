@@ -101,12 +101,14 @@ def customer_table(schema: Schema, table: pa.Table) -> pa.Table:
     lines = _lines(schema, settings, table)
     cutoff = datetime.combine(settings.cutoff, time())
     last = pc.max(lines["time"]).as_py()
-    if last is None or last < cutoff:
-        raise DataError(
-            f"no line is on or after the cut-off {settings.cutoff}: who churned cannot be known; "
-            "move transactions.cutoff, or add later lines"
-        )
     until = cutoff + timedelta(days=settings.horizon_days)
+    # The last day of the horizon must have begun: without it, late customers would look churned.
+    if last is None or last < until - timedelta(days=1):
+        raise DataError(
+            f"the lines end before the {settings.horizon_days} days after the cut-off "
+            f"{settings.cutoff}: who churned cannot be known; move transactions.cutoff, or add "
+            "later lines"
+        )
     # One thread, so that sums of floats have one order; no access to files or the network.
     with duckdb.connect(
         ":memory:", config={"threads": 1, "enable_external_access": False}

@@ -15,12 +15,11 @@ from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema
-from fgcif_flwr.enterprise.tasks import Tasks, federation_rows
+from fgcif_flwr.enterprise.tasks import Tasks
 from fgcif_flwr.errors import FgcifError, SecureSumError
 from fgcif_flwr.federation.releases import (
-    STATISTICS,
     TASKS,
-    FederationRows,
+    check_input,
     input_hash,
     layout_of,
 )
@@ -101,19 +100,15 @@ class Enterprise:
             raise SecureSumError(f"there is no task {request.task!r} in the manifest")
         config = config_in(manifest.terms)
         features, parameters = _shape(self.schema, config)
-        rows = (
-            FederationRows(0, 0, 0)
-            if request.task == STATISTICS
-            else federation_rows(release.arrays)
-        )
         tasks = Tasks(config, features, self.rows)
+        check_input(request.task, release.arrays, config, features, parameters)
         hashed = input_hash(release.arrays)
         rounding = seed_for(config, "rounding", self.rows.name, request.task, hashed.hex())
         door = Door(self.participant, self.policy, self.log)
         vector = door.release(
             request,
             PrivacyStatement.of(config.privacy),
-            layout_of(request.task, config, features, parameters, rows),
+            layout_of(request.task, config, features, parameters),
             hashed,
             lambda: tasks.compute(request.task, release.arrays),
             np.random.default_rng(rounding),

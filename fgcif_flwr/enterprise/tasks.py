@@ -11,17 +11,15 @@ import numpy.typing as npt
 from fgcif_flwr.config import ModelSection, RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
-from fgcif_flwr.errors import SecureSumError
+from fgcif_flwr.federation.count_words import to_words
 from fgcif_flwr.federation.releases import (
     CLASS_WEIGHTS,
     EVALUATE,
     MODEL,
     STATISTICS,
     TRAIN_EVALUATE,
-    FederationRows,
     classes_of,
 )
-from fgcif_flwr.models.metrics import count_shape
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network
 from fgcif_flwr.models.parameters import from_vector, load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import evaluate_counts, train_locally
@@ -54,7 +52,8 @@ class Tasks:
         ----------
         arrays
             The task's input: the ``model``'s parameters (d,), ``rows`` of the federation,
-            ``round``, and, where classes are balanced, ``class_weights/``.
+            ``round``, and, where classes are balanced, ``class_weights/``; it has passed
+            :func:`fgcif_flwr.federation.releases.check_input`.
         """
         if task == STATISTICS:
             return self._statistics()
@@ -79,13 +78,13 @@ class Tasks:
         return values
 
     def _train(self, network: MultiTaskNetwork, arrays: Arrays) -> Values:
-        total = federation_rows(arrays).train
+        total = int(arrays["rows"][0])
         before = to_vector(named_arrays(network)).astype(np.float64)
         summary = train_locally(
             network,
             self.rows.train,
             self.config.training,
-            seed_for(self.config, "train", self.rows.name, int(_scalar(arrays, "round"))),
+            seed_for(self.config, "train", self.rows.name, int(arrays["round"][0])),
             class_weights={
                 name.removeprefix(CLASS_WEIGHTS): np.asarray(array, np.float64)
                 for name, array in arrays.items()
@@ -104,21 +103,14 @@ class Tasks:
     def _counts(self, split: str, network: MultiTaskNetwork) -> Values:
         data: EncodedTable = getattr(self.rows, split)
         counts = evaluate_counts(network, data)
-        values: Values = {}
-        start = 0
-        for head in self.layout.heads:
-            size = count_shape(head)
-            values[f"{split}/{head.name}"] = counts[start : start + size]
-            start += size
-        return values
+        return {
+            f"{split}/{head.name}": to_words(head, counts[head.name], self.config.secagg.value_bits)
+            for head in self.layout.heads
+        }
 
     def _network(self, arrays: Arrays) -> MultiTaskNetwork:
         network = _network(self.layout, self.config.model)
-        like = named_arrays(network)
-        vector = np.asarray(arrays.get(MODEL, ()), np.float32)
-        if vector.shape != (sum(array.size for array in like.values()),):
-            raise SecureSumError("a task's input does not hold a model of the run's shape")
-        load_arrays(network, from_vector(vector, like))
+        load_arrays(network, from_vector(arrays[MODEL], named_arrays(network)))
         return network
 
 
@@ -126,21 +118,3 @@ class Tasks:
 def _network(layout: FeatureLayout, config: ModelSection) -> MultiTaskNetwork:
     """Build the network once in each process; every use loads all of its weights first."""
     return build_network(layout, config, seed=0)
-
-
-def federation_rows(arrays: Arrays) -> FederationRows:
-    """Read the federation's released rows from a task's input; SecureSumError if not there."""
-    rows = np.asarray(arrays.get("rows", ()), np.int64)
-    if rows.shape != (3,) or (rows < 0).any():
-        raise SecureSumError("a task's input wants rows: three counts of at least 0")
-    train, validation, test = rows.tolist()
-    if train < 1:
-        raise SecureSumError("a task's input says that the federation has no training rows")
-    return FederationRows(train, validation, test)
-
-
-def _scalar(arrays: Arrays, name: str) -> float:
-    value = np.asarray(arrays.get(name, ()), np.float64).reshape(-1)
-    if len(value) != 1 or not np.isfinite(value[0]):
-        raise SecureSumError(f"a task's input wants one finite number under {name}")
-    return float(value[0])

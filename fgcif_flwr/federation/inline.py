@@ -13,11 +13,9 @@ from fgcif_flwr.config import RunConfig, flatten
 from fgcif_flwr.federation.process_grid import ProcessGrid
 from fgcif_flwr.federation.traffic import MeteredGrid
 
-_CLIENT_APP = "client_app.app:app"
-
 
 def run_inline(
-    server: ServerApp, config: RunConfig, on_poll: Callable[[], None], log: Path
+    server: ServerApp, client: str, config: RunConfig, on_poll: Callable[[], None], log: Path
 ) -> None:
     """Run a federation of ``config.run.enterprises`` simulated enterprises on all cores.
 
@@ -25,6 +23,8 @@ def run_inline(
     ----------
     server : ServerApp
         Runs in this process.
+    client : str
+        Where the ClientApp is, ``package.module:name``; the workers import it.
     on_poll : callable
         Called before every exchange.
     log : Path
@@ -32,9 +32,16 @@ def run_inline(
     """
     flat = flatten(config)
     enterprises = config.run.enterprises
-    processes = min(os.cpu_count() or 1, enterprises)
-    with ProcessGrid(_CLIENT_APP, enterprises, flat, processes=processes, log=log) as grid:
+    processes = min(usable_cores(), enterprises)
+    with ProcessGrid(client, enterprises, flat, processes=processes, log=log) as grid:
         context = Context(
             run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(flat)
         )
         server(MeteredGrid(grid, on_exchange=on_poll), context)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; a container may have fewer than the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

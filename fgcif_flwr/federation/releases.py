@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout, Head
-from fgcif_flwr.models.metrics import count_shape
+from fgcif_flwr.errors import SecureSumError
+from fgcif_flwr.federation.count_words import words_of
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
 
 STATISTICS = "statistics"
@@ -54,7 +55,7 @@ class FederationRows:
 
 
 def layout_of(
-    task: str, config: RunConfig, features: FeatureLayout, parameters: int, rows: FederationRows
+    task: str, config: RunConfig, features: FeatureLayout, parameters: int
 ) -> VectorLayout:
     """Return the layout of ``task``'s vector.
 
@@ -68,8 +69,6 @@ def layout_of(
         The schema's.
     parameters
         Number of the model's parameters (d).
-    rows
-        Released before; ignored by the statistics task.
 
     Raises
     ------
@@ -93,15 +92,17 @@ def layout_of(
             Field("loss", 1, LOSS_BOUND),
         ]
         if task == TRAIN_EVALUATE:
-            fields += _counts("validation", features, rows.validation, whole)
+            fields += _counts("validation", features, whole)
     elif task == EVALUATE:
-        fields = _counts("validation", features, rows.validation, whole)
-        fields += _counts("test", features, rows.test, whole)
+        fields = _counts("validation", features, whole)
+        fields += _counts("test", features, whole)
     else:
         raise ValueError(f"there is no task {task!r}; tasks are {', '.join(TASKS)}")
     return VectorLayout(tuple(fields), bits)
 
 
+WEIGHT_CAP = 10.0
+"""Largest weight of a class; a rare class could otherwise carry a whole batch."""
 LOSS_BOUND = 1000.0
 """Bound of one enterprise's share of the mean training loss (a diverged model exceeds it)."""
 
@@ -111,16 +112,48 @@ def classes_of(head: Head) -> int:
     return 2 if head.kind == "binary" else head.outputs
 
 
-def _counts(split: str, features: FeatureLayout, rows: int, whole: float) -> list[Field]:
+def _counts(split: str, features: FeatureLayout, whole: float) -> list[Field]:
     return [
-        Field(
-            f"{split}/{head.name}",
-            count_shape(head),
-            max(1.0, float(rows)) if head.kind == "numeric" else whole,
-            exact=head.kind != "numeric",
-        )
-        for head in features.heads
+        Field(f"{split}/{head.name}", words_of(head), whole, exact=True) for head in features.heads
     ]
+
+
+def check_input(
+    task: str, arrays: ArrayMap, config: RunConfig, features: FeatureLayout, parameters: int
+) -> None:
+    """Check a task's input by the manifest alone, before a slot is opened for it.
+
+    What is refused here does not depend on anybody's rows.
+
+    Raises
+    ------
+    SecureSumError
+        Naming the part of the input that is absent, not wanted, of a wrong kind or shape, not
+        finite, or beyond its bounds.
+    """
+    wanted: dict[str, tuple[str, int]] = {}
+    if task != STATISTICS:
+        wanted = {"rows": ("<i8", 3), MODEL: ("<f4", parameters)}
+    if task in (TRAIN, TRAIN_EVALUATE):
+        wanted["round"] = ("<i8", 1)
+        if config.training.class_weighting != "none":
+            for head in features.heads:
+                if head.kind != "numeric":
+                    wanted[CLASS_WEIGHTS + head.name] = ("<f8", classes_of(head))
+    if set(arrays) != set(wanted):
+        raise SecureSumError(
+            f"the input of task {task} wants exactly {', '.join(wanted) or 'nothing'}"
+        )
+    for name, (kind, size) in wanted.items():
+        array = arrays[name]
+        if array.dtype.str != kind or array.shape != (size,):
+            raise SecureSumError(f"{name} of task {task} wants {size} numbers of type {kind}")
+        if not np.isfinite(array).all():
+            raise SecureSumError(f"{name} of task {task} is not finite")
+        if name == "rows" and (array.min() < 0 or array[0] < 1):
+            raise SecureSumError("rows of a task wants counts, and training rows at least 1")
+        if name.startswith(CLASS_WEIGHTS) and not (array.min() > 0 and array.max() <= WEIGHT_CAP):
+            raise SecureSumError(f"{name} wants weights above 0 and at most {WEIGHT_CAP:g}")
 
 
 def input_hash(arrays: ArrayMap) -> bytes:

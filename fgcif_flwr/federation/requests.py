@@ -93,7 +93,9 @@ class Refusal:
 
     def as_error(self, who: str) -> FgcifError:
         """Return the error that was refused with, naming the enterprise."""
-        return errors.by_exit_code(self.code, f"{who}: {self.reason}")
+        # An enterprise's words go to logs and terminals: no control characters, no flood.
+        reason = "".join(c if c.isprintable() else "?" for c in self.reason[:500])
+        return errors.by_exit_code(self.code, f"{who}: {reason}")
 
 
 Request = Identify | Join | Advertise | Release | UnmaskRequest

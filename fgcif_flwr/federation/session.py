@@ -43,6 +43,7 @@ from fgcif_flwr.federation.requests import (
     Released,
     Request,
 )
+from fgcif_flwr.privacy.door import OUTCOMES, with_outcome
 from fgcif_flwr.secagg import (
     Advertisement,
     JoinReply,
@@ -50,11 +51,10 @@ from fgcif_flwr.secagg import (
     SlotCoordinator,
     UnmaskReply,
     VectorLayout,
-    verify_joins,
 )
 from fgcif_flwr.secagg.encoding import Reals
-from fgcif_flwr.secagg.epoch import Epoch
-from fgcif_flwr.secagg.keys import KEY_BYTES
+from fgcif_flwr.secagg.epoch import Epoch, valid_joins
+from fgcif_flwr.secagg.parameters import SecureSumParameters
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +76,15 @@ class Sum:
     survivors, dropped : tuple of str
         Partition of the slot's cohort.
     slot : int
+    failed : int
+        Survivors that could not compute; they count as zeros, nobody knows which they are.
     """
 
     values: Mapping[str, Reals]
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
     slot: int
+    failed: int
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,9 @@ class SecureSumSession:
         self._slot = 1
         self._ads: dict[str, Advertisement] = {}
         self._open: SlotCoordinator | None = None
+        self._tolerated = SecureSumParameters.choose(
+            config.run.enterprises, *_limits(config.secagg)
+        ).tolerated_dropouts
 
     @property
     def epoch(self) -> Epoch:
@@ -147,10 +153,12 @@ class SecureSumSession:
         roster = tuple(sorted(identities.items()))
         manifest = _manifest(self.config.secagg, self._terms, roster)
         joined = self._ask(self._nodes, Join(manifest), JoinReply)
-        if any(name != join.name for name, join in joined.items()):
-            raise SecureSumError("an enterprise joined under another's name")
-        self._joins = tuple(joined[name] for name in sorted(joined))
-        self._epoch = verify_joins(manifest, self._joins)
+        own = [join for name, join in sorted(joined.items()) if join.name == name]
+        good, wrong = valid_joins(manifest, own)
+        for error in wrong:
+            logger.warning("a join is left out: %s", error)
+        self._joins = tuple(good)
+        self._epoch = Epoch.of(manifest, self._joins)
         first = Advertise(self._slot, self._joins)
         self._keep(self._ask(self._epoch.holders, first, Advertisement))
         return self._epoch
@@ -177,7 +185,7 @@ class SecureSumSession:
             self.epoch,
             self._slot,
             task.name,
-            task.layout,
+            with_outcome(task.layout),
             input_hash(task.arrays),
             self._ads.values(),
         )
@@ -222,7 +230,11 @@ class SecureSumSession:
                 slot.answer(answer)
             except SecureSumError as error:
                 logger.warning("the answer of %s is left out: %s", name, error)
-        return Sum(slot.finish(), request.survivors, request.dropped, slot.slot)
+        values = dict(slot.finish())
+        outcomes = {name: int(values.pop(name)[0]) for name in OUTCOMES}
+        self._judge(slot, outcomes, len(request.survivors))
+        failed = sum(outcomes.values())
+        return Sum(values, request.survivors, request.dropped, slot.slot, failed)
 
     def sum(self, task: Task, attempts: int | None = None) -> Sum:
         """Open slots for ``task`` until one succeeds; ``run.retries`` + 1 unless told otherwise.
@@ -262,12 +274,15 @@ class SecureSumSession:
     def _keep(self, ads: Mapping[str, Advertisement]) -> None:
         """Keep round keys for the next slot; one that is malformed counts as not sent."""
         for name, ad in ads.items():
-            sizes = (len(ad.sealed), len(ad.round_public), len(ad.commitment))
-            wanted = (len(self.epoch.holders), KEY_BYTES, _DIGEST_BYTES)
-            if (ad.sender, ad.slot, sizes) == (name, self._slot, wanted):
-                self._ads.setdefault(name, ad)
+            if (ad.sender, ad.slot) != (name, self._slot):
+                logger.warning("%s advertised for another slot or name; ignored", name)
+                continue
+            try:
+                self.epoch.check_advertisement(ad)
+            except SecureSumError as error:
+                logger.warning("%s; ignored", error)
             else:
-                logger.warning("%s advertised for another slot or name, or badly; ignored", name)
+                self._ads.setdefault(name, ad)
 
     def _ask(self, names: Iterable[str], request: Request, kind: type[_T]) -> dict[str, _T]:
         """Send ``request`` to the named enterprises and return the replies of ``kind`` by name."""
@@ -328,11 +343,33 @@ class SecureSumSession:
         for error in refusals:
             logger.warning("refused, counts as lost: %s", error)
         fatal = [error for error in refusals if not self.may_retry(error)]
-        tolerated = 0 if self._epoch is None else self._epoch.parameters.tolerated_dropouts
-        if len(fatal) > tolerated:
+        if len(fatal) > self._tolerated:
             raise fatal[0]
+
+    def _judge(self, slot: SlotCoordinator, outcomes: Mapping[str, int], survivors: int) -> None:
+        """Fail the slot where more could not compute than may be lost."""
+        if 0 < sum(outcomes.values()) <= self._tolerated:
+            logger.warning("slot %d: %s; they count as zeros", slot.slot, outcomes)
+        elif outcomes["out_of_range"] > self._tolerated:
+            raise OutOfRangeError(
+                f"{outcomes['out_of_range']} of {survivors} enterprises have a value for task "
+                f"{slot.task} that is beyond its bound or not finite; lower "
+                f"training.learning_rate, or raise secagg.value_bound "
+                f"({self.config.secagg.value_bound:g}) for updates, secagg.value_bits "
+                f"({self.config.secagg.value_bits}) for counts"
+            )
+        elif sum(outcomes.values()) > self._tolerated:
+            raise SecureSumError(
+                f"{outcomes['failed']} of {survivors} enterprises could not compute task "
+                f"{slot.task}; their own logs say why (where the model diverged: lower "
+                "training.learning_rate)"
+            )
+
+
+def _limits(secagg: SecAggSection) -> list[int | None]:
+    limits = (secagg.threshold, secagg.tolerated_dropouts, secagg.tolerated_colluders)
+    return [None if value == "auto" else value for value in limits]
 
 
 def _manifest(secagg: SecAggSection, terms: str, roster: tuple[tuple[str, bytes], ...]) -> Manifest:
-    limits = (secagg.threshold, secagg.tolerated_dropouts, secagg.tolerated_colluders)
-    return Manifest(1, terms, roster, *(None if v == "auto" else v for v in limits))
+    return Manifest(1, terms, roster, *_limits(secagg))

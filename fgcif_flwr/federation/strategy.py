@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.errors import RunFailedError, SecureSumError
+from fgcif_flwr.federation.count_words import from_words, resolution
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
 from fgcif_flwr.federation.releases import (
     CLASS_WEIGHTS,
@@ -47,8 +48,8 @@ class RoundReport:
     survivors, dropped : int
         Enterprises in the sum, and lost to it.
     slot : int
-    validation : mapping of head name to metrics
-        Of the model that the round *received*, on validation rows; empty when not counted.
+    received_model : mapping of head name to metrics
+        On validation rows, of the model that the round started from; empty when not counted.
     """
 
     round: int
@@ -56,7 +57,7 @@ class RoundReport:
     survivors: int
     dropped: int
     slot: int
-    validation: Mapping[str, Mapping[str, float]]
+    received_model: Mapping[str, Mapping[str, float]]
 
 
 class SecureFedAvg(FedAvg):
@@ -103,8 +104,8 @@ class SecureFedAvg(FedAvg):
         self.class_weights = class_weights
         self.on_round = on_round
         self.optimizer = ServerOptimizer(config.training)
-        self.counts: dict[str, np.ndarray] = {}
-        """Summed counts of the last model: ``validation/HEAD`` and ``test/HEAD``."""
+        self.metrics: dict[str, dict[str, dict[str, float]]] = {}
+        """Metrics of the last model by split (``validation``, ``test``) and head."""
         self._task: Task | None = None
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -153,10 +154,10 @@ class SecureFedAvg(FedAvg):
         report = RoundReport(
             round=server_round,
             loss=loss,
-            survivors=len(total.survivors),
-            dropped=len(total.dropped),
+            survivors=len(total.survivors) - total.failed,
+            dropped=len(total.dropped) + total.failed,
             slot=total.slot,
-            validation=self._metrics(total, "validation"),
+            received_model=self._metrics(total, "validation"),
         )
         if self.on_round is not None:
             self.on_round(report)
@@ -180,18 +181,18 @@ class SecureFedAvg(FedAvg):
         if server_round < self.config.run.rounds:
             return None
         total = self._collect(replies)
-        self.counts = dict(total.values)
+        self.metrics = {split: self._metrics(total, split) for split in ("validation", "test")}
         return MetricRecord(
             {
                 f"test/{head}/{name}": value
-                for head, metrics in self._metrics(total, "test").items()
+                for head, metrics in self.metrics["test"].items()
                 for name, value in metrics.items()
             }
         )
 
     def _open(self, name: str, arrays: ArrayMap) -> list[Message]:
         size = sum(array.size for array in self._arrays.values())
-        layout = layout_of(name, self.config, self.features, size, self.rows)
+        layout = layout_of(name, self.config, self.features, size)
         self._task = Task(name, layout, arrays)
         return self.session.open(self._task)
 
@@ -208,8 +209,13 @@ class SecureFedAvg(FedAvg):
         return self.session.sum(task, attempts=self.config.run.retries)
 
     def _metrics(self, total: Sum, split: str) -> dict[str, dict[str, float]]:
+        bits = self.config.secagg.value_bits
         return {
-            head.name: metrics_from_counts(head, total.values[f"{split}/{head.name}"])
+            head.name: metrics_from_counts(
+                head,
+                from_words(head, total.values[f"{split}/{head.name}"], bits),
+                resolution(bits, len(total.survivors)),
+            )
             for head in self.features.heads
             if f"{split}/{head.name}" in total.values
         }

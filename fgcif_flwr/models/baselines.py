@@ -20,10 +20,10 @@ from fgcif_flwr.config import ModelSection, TrainingSection
 from fgcif_flwr.data.consortium import Splits
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import ClassAbsentError, SchemaError
-from fgcif_flwr.models.metrics import count_predictions, count_shape, metrics_from_counts
+from fgcif_flwr.models.metrics import count_predictions, metrics_from_counts
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network
 from fgcif_flwr.models.parameters import load_arrays, named_arrays
-from fgcif_flwr.models.training import ClassWeights, Trainer, evaluate_counts, mean_loss
+from fgcif_flwr.models.training import Trainer, balanced_class_weights, evaluate_counts, mean_loss
 
 Metrics = dict[str, dict[str, float]]
 
@@ -59,15 +59,29 @@ def pooled(parties: Sequence[Splits]) -> Splits:
     )
 
 
-def split_counts(layout: FeatureLayout, counts: NDArray[np.float64]) -> Metrics:
-    """Compute every head's metrics from the joined counts of ``evaluate_counts``."""
-    metrics: Metrics = {}
-    start = 0
+def metrics_on(network: MultiTaskNetwork, test: EncodedTable) -> Metrics:
+    """Return every head's metrics on ``test``."""
+    counts = evaluate_counts(network, test)
+    return {
+        head.name: metrics_from_counts(head, counts[head.name]) for head in network.layout.heads
+    }
+
+
+def class_weights_of(
+    layout: FeatureLayout, train: EncodedTable, training: TrainingSection
+) -> dict[str, NDArray[np.float64]] | None:
+    """Return the class weights that a party with these rows would use; None without weighting."""
+    if training.class_weighting == "none":
+        return None
+    weights = {}
     for head in layout.heads:
-        stop = start + count_shape(head)
-        metrics[head.name] = metrics_from_counts(head, counts[start:stop])
-        start = stop
-    return metrics
+        if head.kind != "numeric":
+            labels = train.targets[head.name]
+            known = labels[labels >= 0].astype(np.int64)  # NaN and -1 are missing labels
+            counts = np.bincount(known, minlength=len(head.classes))
+            # A class that this party has not at all carries no row, whatever its weight.
+            weights[head.name] = balanced_class_weights(np.maximum(counts, 1))
+    return weights
 
 
 def fit(
@@ -78,7 +92,6 @@ def fit(
     *,
     epochs: int | None = None,
     patience: int | None = None,
-    class_weights: ClassWeights | None = None,
 ) -> int:
     """Train in place for up to ``epochs`` epochs and keep the best epoch's weights.
 
@@ -97,7 +110,8 @@ def fit(
     longest, waiting = stopping(len(data.train), config.batch_size)
     epochs = longest if epochs is None else epochs
     patience = waiting if patience is None else patience
-    trainer = Trainer(network, data.train, config, seed, class_weights=class_weights)
+    weights = class_weights_of(network.layout, data.train, config)
+    trainer = Trainer(network, data.train, config, seed, class_weights=weights)
     best_loss, best_epoch, best_arrays = math.inf, 0, named_arrays(network)
     for epoch in range(1, epochs + 1):
         trainer.epoch()
@@ -134,21 +148,16 @@ def train_centralized(
     *,
     epochs: int | None = None,
     patience: int | None = None,
-    class_weights: ClassWeights | None = None,
 ) -> tuple[MultiTaskNetwork, Baseline]:
-    """Train the federation's network on the pooled rows of all parties."""
+    """Train the federation's network on the pooled rows of all parties.
+
+    ``seed`` is that of the federation's initial weights. There is nobody to stay near to, so
+    ``training.proximal_mu`` is not used.
+    """
     data = pooled(parties)
     network = build_network(layout, model, seed)
-    best = fit(
-        network,
-        data,
-        training,
-        seed,
-        epochs=epochs,
-        patience=patience,
-        class_weights=class_weights,
-    )
-    return network, Baseline(split_counts(layout, evaluate_counts(network, data.test)), best)
+    best = fit(network, data, _on_its_own(training), seed, epochs=epochs, patience=patience)
+    return network, Baseline(metrics_on(network, data.test), best)
 
 
 def train_alone(
@@ -163,8 +172,9 @@ def train_alone(
 ) -> Baseline:
     """Train one network per enterprise on its own rows; metrics are means over enterprises.
 
-    Every network starts from the federation's initial weights, stops by its own validation rows,
-    and is tested on the test rows of all. Enterprises without training rows are left out; a
+    Every network starts from the federation's initial weights (``seed``), weights classes by its
+    own rows where classes are weighted, stops by its own validation rows, and is tested on the
+    test rows of all. Enterprises without training rows are left out; a
     metric that is undefined for an enterprise is left out of that metric's mean.
     """
     test = EncodedTable.concatenate([party.test for party in parties])
@@ -174,9 +184,15 @@ def train_alone(
         if len(party.train) == 0:
             continue
         network = build_network(layout, model, seed)
-        used.append(fit(network, party, training, seed + index, epochs=epochs, patience=patience))
-        results.append(split_counts(layout, evaluate_counts(network, test)))
+        order = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        own = _on_its_own(training)
+        used.append(fit(network, party, own, order, epochs=epochs, patience=patience))
+        results.append(metrics_on(network, test))
     return Baseline(_mean_metrics(results), float(np.mean(used or [0])), len(results))
+
+
+def _on_its_own(training: TrainingSection) -> TrainingSection:
+    return training.model_copy(update={"proximal_mu": 0.0})
 
 
 def logistic_regression(

@@ -46,24 +46,13 @@ def score_bins(logits: npt.ArrayLike) -> Indices:
     return np.clip(scaled, -half, half - 1).astype(np.int64) + half
 
 
-def count_shape(head: Head) -> int:
+def count_size(head: Head) -> int:
     """Return the length of the flat vector of ``head``."""
     if head.kind == "binary":
         return 2 * SCORE_BINS
     if head.kind == "categorical":
         return head.outputs**2
     return _NUMERIC_SUMS
-
-
-def count_bounds(head: Head, rows_bound: int) -> Floats:
-    """Return a bound for each entry of the flat vector, given a bound on the number of rows.
-
-    Every row adds between 0 and 1 to every entry, so the bound is the same for all. float64
-    (``count_shape(head)``,).
-    """
-    if rows_bound < 0:
-        raise ValueError(f"a bound on rows is at least 0, not {rows_bound}")
-    return np.full(count_shape(head), float(rows_bound))
 
 
 def count_predictions(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike) -> Floats:
@@ -81,7 +70,7 @@ def count_predictions(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike
 
     Returns
     -------
-    float64 (``count_shape(head)``,), each entry in [0, rows].
+    float64 (``count_size(head)``,), each entry in [0, rows].
 
     Raises
     ------
@@ -111,8 +100,13 @@ def count_predictions(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike
     return np.array(sums, dtype=np.float64)
 
 
-def metrics_from_counts(head: Head, counts: npt.ArrayLike) -> dict[str, float]:
+def metrics_from_counts(
+    head: Head, counts: npt.ArrayLike, resolution: float = 0.0
+) -> dict[str, float]:
     """Return the metrics of ``head`` from its flat vector, or from a sum of such vectors.
+
+    ``resolution`` is the largest error of an entry that was rounded on its way; a numeric head's
+    r2 is NaN where the targets' spread drowns in it.
 
     ``binary``: rows, positives, accuracy, precision, recall, f1 (at probability .5) and auc,
     where scores of one bin count as ties. That is within .002 of the exact auc while the logits'
@@ -126,18 +120,18 @@ def metrics_from_counts(head: Head, counts: npt.ArrayLike) -> dict[str, float]:
     Raises
     ------
     ValueError
-        If the vector has another length than ``count_shape(head)``.
+        If the vector has another length than ``count_size(head)``.
     """
     vector = np.asarray(counts, dtype=np.float64)
-    if vector.shape != (count_shape(head),):
+    if vector.shape != (count_size(head),):
         raise ValueError(
-            f"head {head.name} wants counts of shape ({count_shape(head)},), not {vector.shape}"
+            f"head {head.name} wants counts of shape ({count_size(head)},), not {vector.shape}"
         )
     if head.kind == "binary":
         return _binary(vector.reshape(2, SCORE_BINS))
     if head.kind == "categorical":
         return _categorical(vector.reshape(head.outputs, head.outputs))
-    return _numeric(vector)
+    return _numeric(vector, resolution)
 
 
 def _confusion(logits: Floats, truth: Indices, classes: int) -> Floats:
@@ -183,11 +177,10 @@ def _categorical(confusion: Floats) -> dict[str, float]:
     }
 
 
-def _numeric(sums: Floats) -> dict[str, float]:
+def _numeric(sums: Floats, resolution: float) -> dict[str, float]:
     rows, absolute, squared, total, total_squared = sums
     spread = total_squared - total**2 / rows if rows > 0 else 0.0
-    # Sums that went through integer words are rounded: a spread of that size is none.
-    has_spread = spread > 1e-9 * max(rows, 1.0)
+    has_spread = spread > max(1e-9 * rows, 10 * resolution)
     return {
         "rows": float(rows),
         "mae": _ratio(absolute, rows, np.nan),

@@ -197,19 +197,19 @@ def balanced_class_weights(counts: ArrayLike, *, cap: float = 10.0) -> NDArray[n
     return weights
 
 
-def evaluate_counts(network: MultiTaskNetwork, data: EncodedTable) -> NDArray[np.float64]:
-    """Count the predictions on ``data`` for each head, joined in the heads' order.
+def evaluate_counts(
+    network: MultiTaskNetwork, data: EncodedTable
+) -> dict[str, NDArray[np.float64]]:
+    """Count the predictions on ``data`` for each head, by its name.
 
     The counts are sums over rows: those of several parties add up to those of their union.
     """
     outputs = network.outputs(data)
     heads = network.layout.heads
-    return np.concatenate(
-        [
-            count_predictions(head, outputs[:, columns], data.targets[head.name])
-            for head, columns in zip(heads, network.head_slices, strict=True)
-        ]
-    )
+    return {
+        head.name: count_predictions(head, outputs[:, columns], data.targets[head.name])
+        for head, columns in zip(heads, network.head_slices, strict=True)
+    }
 
 
 @torch.no_grad()

@@ -3,16 +3,23 @@
 A release passes, in this order,
 
 1. the enterprise's own policy, which does not take the coordinator's word;
-2. its privacy ledger, charged before anything is computed (nothing is charged where no privacy
-   unit is stated, and the log says so);
-3. bounding and encoding as integers;
-4. the mask, so that only the sum over the cohort can be read;
-5. the release log, one line, before the vector is handed back.
+2. the participant's checks of slot and cohort, which spend the slot;
+3. the release log, one line, before anything is computed;
+4. computing, bounding, and encoding as integers;
+5. the mask, so that only the sum over the cohort can be read.
+
+Once the slot is open nothing that depends on rows can be seen from outside: where computing or
+encoding fails, zeros leave, and a masked word of the vector says so. A refusal would tell the
+coordinator, who chooses the model, something of one enterprise's rows each time.
+
+No privacy unit is carried out yet, so there is nothing to charge and no noise to add; what states
+one is refused by the policy.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,11 +29,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fgcif_flwr.errors import SecureSumError
+from fgcif_flwr.errors import OutOfRangeError, SecureSumError
 from fgcif_flwr.privacy.statement import PrivacyStatement
-from fgcif_flwr.secagg.encoding import VectorLayout
+from fgcif_flwr.secagg.encoding import Field, VectorLayout
 from fgcif_flwr.secagg.messages import MaskedVector, ReleaseRequest
 from fgcif_flwr.secagg.participant import Participant
+
+logger = logging.getLogger(__name__)
+
+OUTCOMES = ("out_of_range", "failed")
+"""Names of the counts that precede every release's fields."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,6 @@ class LogEntry:
     slot: int
     task: str
     numbers: int
-    octets: int
     cohort: int
     guarantee: str
 
@@ -129,7 +140,7 @@ class Door:
         compute: Compute,
         rounding: np.random.Generator,
     ) -> MaskedVector:
-        """Let one vector out, or raise and let out nothing.
+        """Let one vector out, or raise before anything is computed.
 
         A refusal by policy leaves the slot unspent (nothing was touched); any later one spends it.
 
@@ -145,23 +156,52 @@ class Door:
             Hash of the task's input as received.
         compute
             Computes the values from customers' rows; called only when all checks have passed.
+            Its failure is a word of the vector (:func:`with_outcome`) and the log's matter.
         rounding
             Draws the stochastic rounding.
         """
         self.policy.check(request, statement)
         self.participant.open_release(request)
-        encoded = layout.encode(compute(), rounding)
-        masked = self.participant.mask(request, encoded, layout, input_hash)
+        whole = with_outcome(layout)
         self.log.append(
             LogEntry(
                 time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 run=self.participant.run_id.hex()[:16],
                 slot=request.slot,
                 task=request.task,
-                numbers=layout.size,
-                octets=len(masked.words),
+                numbers=whole.size,
                 cohort=len(request.cohort),
                 guarantee=statement.in_words(),
             )
         )
-        return masked
+        encoded = _encode(whole, layout, compute, rounding)
+        return self.participant.mask(request, encoded, whole, input_hash)
+
+
+def with_outcome(layout: VectorLayout) -> VectorLayout:
+    """Return the layout as it leaves: two counts of enterprises, then the fields.
+
+    ``out_of_range`` counts those whose values did not fit, ``failed`` those that could not
+    compute; the fields of both are zeros.
+    """
+    counts = tuple(Field(name, 1, 1.0, exact=True) for name in OUTCOMES)
+    return VectorLayout((*counts, *layout.fields), layout.value_bits)
+
+
+def _encode(
+    whole: VectorLayout, layout: VectorLayout, compute: Compute, rounding: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    try:
+        return whole.encode({**compute(), **_outcome(None)}, rounding)
+    except OutOfRangeError as error:
+        logger.warning("zeros are released: %s", error)
+        outcome = "out_of_range"
+    except Exception:  # whatever it was, the coordinator must not see that it was
+        logger.exception("zeros are released: the computation failed")
+        outcome = "failed"
+    zeros = {field.name: np.zeros(field.size) for field in layout.fields}
+    return whole.encode({**zeros, **_outcome(outcome)}, rounding)
+
+
+def _outcome(happened: str | None) -> dict[str, npt.NDArray[np.float64]]:
+    return {name: np.array([float(name == happened)]) for name in OUTCOMES}

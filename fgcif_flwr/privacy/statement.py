@@ -35,6 +35,8 @@ class PrivacyStatement:
 
     def in_words(self) -> str:
         """Return one sentence for people."""
+        if self.unit != "none":
+            raise ValueError(f"there are no words for privacy.unit = {self.unit} in this version")
         return (
             "No differential privacy is claimed: secure aggregation hides each enterprise's "
             "numbers, but the sums and the model are exact."

@@ -12,8 +12,8 @@ import torch
 
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import Consortium, load_consortium
-from fgcif_flwr.errors import SchemaError
 from fgcif_flwr.models.baselines import logistic_regression, train_alone, train_centralized
+from fgcif_flwr.seeds import seed_for
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -36,16 +36,14 @@ def baselines(config: RunConfig, consortium: Consortium) -> dict[str, Metrics]:
     is there where the schema has a binary target.
     """
     parties = consortium.enterprises
-    seed = config.run.seed
+    seed = seed_for(config, "model")
     _, central = train_centralized(parties, consortium.layout, config.model, config.training, seed)
     results: dict[str, Metrics] = {CENTRALIZED: central.metrics}
-    try:
+    if any(head.kind == "binary" for head in consortium.layout.heads):
         _, logistic = logistic_regression(
             consortium.pooled("train"), consortium.pooled("test"), consortium.layout
         )
         results[LOGISTIC] = logistic.metrics
-    except SchemaError:  # no binary target: the other figures stand
-        pass
     results[ALONE] = train_alone(
         parties, consortium.layout, config.model, config.training, seed
     ).metrics

@@ -76,8 +76,11 @@ class RunDirectory:
         return self.path / "failure.json"
 
     def clear(self) -> None:
-        """Remove what an earlier run left, so that nothing stale is read as this run's."""
-        for file in (self.model, self.card, self.history, self.record, self.failure, self.log):
+        """Remove what an earlier run left, so that nothing stale is read as this run's.
+
+        The log stays: whoever runs may be writing it already.
+        """
+        for file in (self.model, self.card, self.history, self.record, self.failure):
             file.unlink(missing_ok=True)
         for file in (self.path / "releases").glob("*.jsonl"):
             file.unlink()

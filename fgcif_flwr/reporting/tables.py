@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 _NAMES = {
-    "centralized": "centralized (all rows in one place)",
+    "centralized": "centralized (all rows pooled)",
     "logistic_regression": "centralized logistic regression",
-    "alone": "each alone (mean over enterprises)",
+    "alone": "each alone (mean, on all test rows)",
     "federated": "federated",
-    "ceiling": "ceiling (known for simulated customers)",
+    "ceiling": "ceiling (simulated customers)",
 }
 _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 
@@ -47,7 +47,8 @@ def print_simulation(result: Mapping[str, Any], warnings: Sequence[str], console
     )
     engine = result["engine"]
     console.print(
-        f"{result['rounds']} rounds in {result['seconds']:.0f} s "
+        f"{result['rounds']} rounds in {result['seconds']:.0f} s, "
+        f"{result['seconds_with_baselines']:.0f} s with reading and baselines "
         f"(engine {engine['name']}: {engine['status']})."
     )
     console.print(f"Privacy: {result['privacy']['statement']}")

@@ -69,8 +69,7 @@ class SlotCoordinator:
                 raise SecureSumError(f"an advertisement of {ad.sender} is for slot {ad.slot}")
             if ad.sender in self._ads:
                 raise SecureSumError(f"{ad.sender} advertised twice for slot {slot}")
-            if len(ad.sealed) != len(epoch.holders):
-                raise SecureSumError(f"{ad.sender} did not share with every holder")
+            epoch.check_advertisement(ad)
             self._ads[ad.sender] = ad
         self.cohort = tuple(self._ads)
         if len(self.cohort) < epoch.parameters.threshold:
@@ -136,6 +135,8 @@ class SlotCoordinator:
             raise SecureSumError(f"{reply.sender} answered twice for slot {self.slot}")
         if len(reply.shares) != len(self.cohort):
             raise SecureSumError(f"{reply.sender} did not answer for every member of the cohort")
+        if not all(shamir.well_formed(share) for share in reply.shares):
+            raise SecureSumError(f"{reply.sender} answered with what is no share")
         self._answers[reply.sender] = reply
 
     def finish(self) -> Mapping[str, Reals]:

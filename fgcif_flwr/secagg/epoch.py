@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fgcif_flwr.errors import AuthenticationError, CohortError
-from fgcif_flwr.secagg.keys import verify
-from fgcif_flwr.secagg.messages import JoinReply, Manifest
+from fgcif_flwr.errors import AuthenticationError, CohortError, SecureSumError
+from fgcif_flwr.secagg.keys import KEY_BYTES, TAG_BYTES, contributory, verify
+from fgcif_flwr.secagg.messages import Advertisement, JoinReply, Manifest
 from fgcif_flwr.secagg.parameters import SecureSumParameters
+from fgcif_flwr.secagg.shamir import SHARE_BYTES
 from fgcif_flwr.secagg.transcript import Part, canonical, digest, digest_pairs, fixed, name_id
 
 
@@ -52,6 +53,16 @@ class Epoch:
             return self.holders.index(name)
         except ValueError:
             raise CohortError(f"{name} is not among those that joined") from None
+
+    def check_advertisement(self, ad: Advertisement) -> None:
+        """Raise SecureSumError unless an advertisement is whole: sizes, receivers, round key."""
+        place = self.position(ad.sender)
+        sizes = [2 * SHARE_BYTES + TAG_BYTES] * len(self.holders)
+        sizes[place] = 0  # nothing is sealed for oneself
+        if [len(sealed) for sealed in ad.sealed] != sizes or len(ad.commitment) != KEY_BYTES:
+            raise SecureSumError(f"the advertisement of {ad.sender} is not whole")
+        if not contributory(ad.round_public):
+            raise SecureSumError(f"the round key of {ad.sender} is not a valid X25519 key")
 
     def slot_binding(self, slot: int) -> bytes:
         """Digest of everything that all sealed shares of a slot are bound to."""
@@ -123,6 +134,31 @@ def cohort_hash(members: Mapping[str, bytes]) -> bytes:
     return digest_pairs("cohort", members.items())
 
 
+def valid_joins(
+    manifest: Manifest, joins: Sequence[JoinReply]
+) -> tuple[list[JoinReply], list[AuthenticationError]]:
+    """Return the joins that hold, and what is wrong with the others: a coordinator leaves those
+    out, where an enterprise that is shown one refuses (:func:`verify_joins`)."""
+    good: list[JoinReply] = []
+    wrong: list[AuthenticationError] = []
+    for join in joins:
+        try:
+            _verify_join(manifest, join)
+            good.append(join)
+        except AuthenticationError as error:
+            wrong.append(error)
+    return good, wrong
+
+
+def _verify_join(manifest: Manifest, join: JoinReply) -> None:
+    roster = dict(manifest.roster)
+    if join.name not in roster:
+        raise AuthenticationError(f"{join.name} joined but is not on the roster")
+    verify(roster[join.name], join.signature, join.signed_bytes(manifest.hash()), join.name)
+    if not contributory(join.channel_public):
+        raise AuthenticationError(f"the channel key of {join.name} is not a valid X25519 key")
+
+
 def verify_joins(manifest: Manifest, joins: Sequence[JoinReply]) -> Epoch:
     """Check every join's signature against the roster and return the epoch.
 
@@ -133,10 +169,6 @@ def verify_joins(manifest: Manifest, joins: Sequence[JoinReply]) -> Epoch:
     CohortError
         If the threshold rule cannot hold for so few.
     """
-    roster = dict(manifest.roster)
-    digest_ = manifest.hash()
     for join in joins:
-        if join.name not in roster:
-            raise AuthenticationError(f"{join.name} joined but is not on the roster")
-        verify(roster[join.name], join.signature, join.signed_bytes(digest_), join.name)
+        _verify_join(manifest, join)
     return Epoch.of(manifest, joins)

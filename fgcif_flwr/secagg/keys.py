@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fgcif_flwr.errors import AuthenticationError
 
 KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 TAG_BYTES = 16
+
+_THROWAWAY = bytes(range(32))  # agrees on nothing; only tells valid keys from invalid ones
 
 Entropy = Callable[[int], bytes]
 
@@ -77,6 +78,15 @@ def agree(private: X25519PrivateKey, public: bytes, context: bytes) -> bytes:
     except ValueError:  # wrong length, or an all-zero secret from a key of low order
         raise AuthenticationError("a peer's agreement key is not a valid X25519 key") from None
     return derive(shared, context)
+
+
+def contributory(public: bytes) -> bool:
+    """Whether an agreement with this public key has a secret: not so for keys of low order."""
+    try:
+        load_agreement(_THROWAWAY).exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 def derive(secret: bytes, context: bytes) -> bytes:

@@ -18,9 +18,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from fgcif_flwr.errors import AuthenticationError, CohortError, SecureSumError
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.transcript import canonical, digest, digest_pairs
 
+_LARGEST = 1 << 32
 _LIMITS = ("threshold", "tolerated_dropouts", "tolerated_colluders")
 
 
@@ -38,8 +40,8 @@ class Manifest:
     roster : tuple of (name, identity key)
         All who may join, in the order of names.
     threshold, tolerated_dropouts, tolerated_colluders : int or None
-        As configured; None is filled in by :meth:`SecureSumParameters.choose` once the number
-        of holders is known, alike at every party.
+        As configured; None is filled in by :meth:`SecureSumParameters.choose` from the length of
+        the roster, alike at every party.
     """
 
     epoch: int
@@ -48,6 +50,16 @@ class Manifest:
     threshold: int | None = None
     tolerated_dropouts: int | None = None
     tolerated_colluders: int | None = None
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.roster]
+        publics = {public for _, public in self.roster}
+        if names != sorted(set(names)):
+            raise AuthenticationError("a roster wants each name once, in order")
+        if len(publics) != len(names) or any(len(public) != 32 for public in publics):
+            raise AuthenticationError("a roster wants a key of its own of 32 bytes for each name")
+        if not 0 <= self.epoch < _LARGEST:
+            raise SecureSumError(f"an epoch is a number from 0 to {_LARGEST - 1}")
 
     def hash(self) -> bytes:
         """Digest of the whole manifest."""
@@ -92,9 +104,30 @@ class Manifest:
             raise ValueError(f"not a manifest ({type(error).__name__})") from None
 
     def parameters(self, holders: int) -> SecureSumParameters:
-        """Return the parameters that hold for so many holders; CohortError if none do."""
-        return SecureSumParameters.choose(
-            holders, self.threshold, self.tolerated_dropouts, self.tolerated_colluders
+        """Return the parameters once so many of the roster have joined.
+
+        Threshold and colluders follow the roster, never the number that is said to have joined:
+        else a coordinator could tell each victim that it and a few colluders are all.
+
+        Raises
+        ------
+        CohortError
+            If no parameters hold for the roster, or more of it than may be lost are missing.
+        """
+        whole = SecureSumParameters.choose(
+            len(self.roster), self.threshold, self.tolerated_dropouts, self.tolerated_colluders
+        )
+        missing = whole.holders - holders
+        if missing > whole.tolerated_dropouts:
+            raise CohortError(
+                f"{holders} of the {whole.holders} enterprises on the roster joined; "
+                f"secagg.tolerated_dropouts allows {whole.tolerated_dropouts} to be missing"
+            )
+        return SecureSumParameters(
+            holders,
+            whole.threshold,
+            min(whole.tolerated_dropouts, holders - whole.threshold),
+            whole.tolerated_colluders,
         )
 
 

@@ -64,6 +64,12 @@ class SecureSumParameters:
                 f"secagg.tolerated_dropouts {d} leaves {n - d} of {n} enterprises, fewer than "
                 f"the threshold {t}; lower one of the two, or let more enterprises join"
             )
+        if self.honest_in_any_sum < 2:
+            raise CohortError(
+                f"with {n} enterprises, threshold {t}, {d} tolerated dropouts and {c} colluders a "
+                "lying coordinator could open the vector of a single honest enterprise; lower "
+                "secagg.tolerated_dropouts or let more enterprises join"
+            )
 
     @property
     def smallest_cohort(self) -> int:
@@ -74,18 +80,29 @@ class SecureSumParameters:
     def honest_in_any_sum(self) -> int:
         """h_min: the fewest honest enterprises that any opened sum can cover.
 
-        A lying coordinator may tell each enterprise another legal list of the dropped. With
-        h = m - c honest members of a cohort of m, each list of d names may hide d of them, and
-        t - c honest answers must agree on every member that is opened:
-        ``h_min = h - floor(h * d / (t - c))``. The coordinator chooses the cohort, so the least
-        over all cohorts from t to all holders counts; of m members at most m - t can be dropped.
+        A lying coordinator chooses the cohort (m members, at least t), and may tell each of them
+        another legal list of the dropped; those outside it may be told of a larger cohort. To
+        open a sum over hin - k of the hin = m - c honest members it must learn, for every one of
+        them, t - c honest shares of its self mask, and for each of the k hidden ones as many of
+        its round key; an honest enterprise gives one kind of share of each member, and names at
+        most d of them as dropped. The largest k that this bookkeeping allows is the worst case.
+        Where t = n - d it is ``h - floor(h * d / (t - c))`` of the whole cohort, h = n - c.
         """
-        t, c = self.threshold, self.tolerated_colluders
-        least = self.holders
-        for cohort in range(t, self.holders + 1):
-            honest = cohort - c
-            dropped = min(self.tolerated_dropouts, cohort - t)
-            least = min(least, honest - honest * dropped // (t - c))
+        n, t, c = self.holders, self.threshold, self.tolerated_colluders
+        least = n
+        for members in range(t, n + 1):
+            inside, outside = members - c, n - members
+            a = min(self.tolerated_dropouts, members - t)
+            b = min(self.tolerated_dropouts, n - t)
+            hidden = 0
+            while hidden < inside and (
+                (inside - hidden - 1) * min(a, hidden + 1)
+                + (hidden + 1) * min(a, hidden)
+                + outside * min(b, hidden + 1)
+                >= (t - c) * (hidden + 1)
+            ):
+                hidden += 1
+            least = min(least, inside - hidden)
         return max(0, least)
 
     @classmethod

@@ -119,16 +119,17 @@ class Participant:
             raise SlotSpentError(f"epoch {manifest.epoch} was joined already; epochs only grow")
         if dict(manifest.roster).get(self.name) != self.identity.public:
             raise AuthenticationError(f"the roster does not hold the identity key of {self.name}")
+        channel_key = keys.agreement_from_seed(self._entropy(32))
+        nonce = self._entropy(16)
+        unsigned = JoinReply(self.name, nonce, channel_key.public, b"")
+        signature = keys.sign(self.identity, unsigned.signed_bytes(manifest.hash()))
         self.manifest = manifest
         self.epoch = None
         self.channels = {}
         self.advertised = self.released = None
         self.last_slot = 0  # slots are bound to the run id, which no two joins share
-        self.channel_key = keys.agreement_from_seed(self._entropy(32))
-        self.join_nonce = self._entropy(16)
-        unsigned = JoinReply(self.name, self.join_nonce, self.channel_key.public, b"")
-        signature = keys.sign(self.identity, unsigned.signed_bytes(manifest.hash()))
-        return JoinReply(self.name, self.join_nonce, self.channel_key.public, signature)
+        self.channel_key, self.join_nonce = channel_key, nonce
+        return JoinReply(self.name, nonce, channel_key.public, signature)
 
     def begin(self, joins: Sequence[JoinReply]) -> None:
         """Learn who joined: verify all signatures once, agree on channel keys.
@@ -154,14 +155,16 @@ class Participant:
             raise AuthenticationError(f"the join of {self.name} is missing or was changed")
         epoch = verify_joins(self.manifest, joins)
         private = keys.load_agreement(self.channel_key.private)
+        channels: dict[str, Channel] = {}
         for join in joins:
             if join.name == self.name:
                 continue
             secret = keys.agree(private, join.channel_public, epoch.channel_context("", ""))
-            self.channels[join.name] = Channel(
+            channels[join.name] = Channel(
                 keys.derive(secret, epoch.channel_context(self.name, join.name)),
                 keys.derive(secret, epoch.channel_context(join.name, self.name)),
             )
+        self.channels = channels
         self.channel_key = KeyPair(b"", self.channel_key.public)  # no longer needed
         self.epoch = epoch
 
@@ -229,8 +232,9 @@ class Participant:
             raise SlotSpentError(f"slot {request.slot} is spent or was not advertised")
         if self.released is not None and self.released.slot >= request.slot:
             raise SlotSpentError(f"slot {request.slot} is spent")
-        # Spent from here on: a refusal below costs the slot, never its secrets.
+        # Spent from here on: a refusal below costs the slot and erases its secrets.
         self.released = ReleasedSlot(request.slot, ())
+        self.advertised = None
         names = tuple(member.name for member in request.cohort)
         if names != tuple(sorted(set(names))):
             raise CohortError("a cohort wants each name once, in order")
@@ -265,6 +269,7 @@ class Participant:
                 raise AuthenticationError(f"the shares from {member.name} are malformed")
             shares.append(pair)
         self.released = ReleasedSlot(request.slot, names, shares)
+        self.advertised = opened
 
     def mask(
         self,

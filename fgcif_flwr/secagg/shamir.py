@@ -80,6 +80,11 @@ def combine(points: Sequence[int], shares: Sequence[Sequence[bytes]]) -> list[by
     return [_from_limbs(limbs) for limbs in total.reshape(count, LIMBS)]
 
 
+def well_formed(share: bytes) -> bool:
+    """Whether a share has the right length and lies in the field."""
+    return len(share) == SHARE_BYTES and int(np.frombuffer(share, "<u4").max()) < PRIME
+
+
 def lagrange_at_zero(xs: Sequence[int]) -> list[int]:
     """Return the weights that interpolate a polynomial at zero from its values at ``xs``."""
     weights = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 Part = bytes | str | int
@@ -58,8 +58,3 @@ def digest_pairs(label: str, pairs: Iterable[tuple[str, bytes]]) -> bytes:
     for name, value in sorted(pairs):
         parts += [name, value]
     return digest(label, *parts)
-
-
-def digest_names(label: str, names: Sequence[str]) -> bytes:
-    """Hash a set of names independently of their order."""
-    return digest(label, *sorted(names))
