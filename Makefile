@@ -33,6 +33,7 @@ clean:
 
 # torch first: with it in place no other package draws in a build for accelerators.
 $(STAMP): pyproject.toml
+	@echo "Installing into $(VENV): about 2 GB, some minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "torch>=2.6,<2.14"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"

@@ -87,7 +87,11 @@ class SimulatorSection(_Section):
 class ModelSection(_Section):
     """The multi-task network: widths of the shared trunk, input encodings."""
 
-    hidden: Annotated[tuple[int, ...], BeforeValidator(_widths)] = (64, 32)
+    hidden: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=4096)], ...],
+        BeforeValidator(_widths),
+        Field(min_length=1, max_length=8),
+    ] = (64, 32)
     embedding_dim: int = Field(4, ge=1, le=64)
     numeric_encoding: Literal["standardised", "piecewise-linear"] = "piecewise-linear"
     numeric_bins: int = Field(8, ge=2, le=64)
@@ -271,6 +275,3 @@ def _refuse_what_is_not_there(config: RunConfig) -> None:
             "generator.use and generator.ratio have no effect while generator.kind = none; "
             "remove them"
         )
-    widths = config.model.hidden
-    if not 1 <= len(widths) <= 8 or min(widths) < 1 or max(widths) > 4096:
-        raise ConfigurationError("model.hidden: wants 1 to 8 widths, each from 1 to 4096")

@@ -70,7 +70,7 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
         directory.append_history(
             asdict(report)
             | _per_enterprise(moved, config.run.enterprises)
-            | {"seconds": time.monotonic() - started}
+            | {"elapsed_seconds": time.monotonic() - started}
         )
 
     strategy = SecureFedAvg(

@@ -81,7 +81,7 @@ def bounds_in_words(kind: Any, metadata: list[Any]) -> str:
     words = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
     signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
     if get_origin(kind) is tuple:
-        return "integers, each ≥ 1, at least one"
+        return "1 to 8 integers, each ≥ 1, ≤ 4096"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(kind))
     if kind not in words:  # a number, or a word for its absence

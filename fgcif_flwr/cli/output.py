@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from types import FrameType
 from typing import Any
 
 import typer
@@ -50,6 +52,24 @@ def reporting_errors(command: str, form: Format) -> Iterator[None]:
         ) as file:
             traceback.print_exc(file=file)
         _fail(command, form, 1, f"internal error ({type(error).__name__}); see {file.name}")
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as an exception does, so that what it started ends.
+
+    The exit code is 128 plus the signal's number, as shells have it.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(command: str, form: Format, code: int, message: str) -> None:

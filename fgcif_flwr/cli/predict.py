@@ -37,6 +37,10 @@ def predict_command(
         torch.set_num_threads(1)
         loaded = load_model(model / "model.safetensors" if model.is_dir() else model)
         scores = predict(loaded, read_table(table, loaded.schema))
+        if loaded.schema.id_column is None:
+            typer.echo(
+                "fgcif: the schema names no id column; scores are in the table's order", err=True
+            )
         if out is None and form is Format.TEXT:
             buffer = io.BytesIO()
             pa.csv.write_csv(scores, buffer)

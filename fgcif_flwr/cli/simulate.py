@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fgcif_flwr import errors
-from fgcif_flwr.cli.output import Format, emit, reporting_errors
+from fgcif_flwr.cli.output import Format, emit, ending_on_signals, reporting_errors
+from fgcif_flwr.cli.progress import RunProgress
 from fgcif_flwr.config import RunConfig, parse_assignments, read_toml, unflatten
 from fgcif_flwr.data.consortium import SIMULATED, Consortium
 from fgcif_flwr.data.partitions import count_enterprises
@@ -103,7 +103,8 @@ def simulate(
         asked |= {key: value for key, value in flags.items() if value is not None}
         resolved, warnings = resolve(asked, out)
         result = run_simulation(resolved, engine, with_baselines=with_baselines)
-        warnings += _losses(RunDirectory(Path(resolved.run.output)))
+        history = RunDirectory(Path(resolved.run.output)).read_history()
+        warnings += cautions(history, result["metrics"])
         emit(
             form,
             "simulate",
@@ -160,35 +161,28 @@ def run_simulation(
     started = time.monotonic()
     torch.set_num_threads(1)
     directory = RunDirectory(Path(config.run.output))
-    directory.clear()
-    directory.log.unlink(missing_ok=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    # A fresh process: a forked one would inherit the thread pools of torch and Arrow.
     with (
-        Progress(*columns, console=Console(stderr=True)) as progress,
-        multiprocessing.get_context("spawn").Pool(1) as beside,
+        RunProgress() as progress,
+        ending_on_signals(),
+        directory.locked(),
+        # A fresh process: a forked one would inherit the thread pools of torch and Arrow.
+        multiprocessing.get_context("spawn").Pool(1, _leave_interrupts_to_parent) as beside,
     ):
-        reading = progress.add_task("reading rows", total=1)
+        directory.clear()
+        directory.log.unlink(missing_ok=True)
+        progress.stage("reading rows")
         consortium = consortium_of(config)  # faults of table and schema show before any start
-        progress.update(reading, completed=1)
+        progress.done()
         bounding = beside.apply_async(baselines_apart, (config,)) if with_baselines else None
-        task = progress.add_task(f"federation ({engine.value})", total=config.run.rounds)
+        progress.stage(f"federation ({engine.value})", config.run.rounds)
         status = _run(
-            config,
-            engine,
-            directory,
-            lambda: progress.update(task, completed=len(directory.read_history())),
+            config, engine, directory, lambda: progress.update(len(directory.read_history()))
         )
         bounds: dict[str, Any] = {}
         if bounding is not None:
-            waiting = progress.add_task("centralized and alone", total=1)
+            progress.stage("centralized and alone")
             bounds = bounding.get()
-            progress.update(waiting, completed=1)
+            progress.done()
     result = _result(directory, consortium, bounds, time.monotonic() - started)
     result["engine"] = {"name": engine.value, "status": status}
     directory.write_record(
@@ -260,9 +254,26 @@ def _result(
     }
 
 
-def _losses(directory: RunDirectory) -> list[str]:
-    lost: Sequence[Any] = [row for row in directory.read_history() if row["dropped"]]
-    if not lost:
-        return []
-    worst = max(int(row["dropped"]) for row in lost)
-    return [f"enterprises were lost in {len(lost)} rounds, at most {worst} at once; see the log"]
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def cautions(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the figures should know first."""
+    told = []
+    lost = [row for row in history if row["dropped"]]
+    if lost:
+        worst = max(int(row["dropped"]) for row in lost)
+        told.append(f"enterprises were lost in {len(lost)} rounds, at most {worst} at once")
+    losses = [float(row["loss"]) for row in history]
+    fifth = max(1, len(losses) // 5)
+    late = losses[-2 * fifth : -fifth] or losses[:1]
+    if len(losses) < 5 or sum(late) / len(late) - losses[-1] > 0.02 * losses[-1]:
+        told.append(
+            "the federation has not converged: the training loss still falls; more --rounds, "
+            "training.local_epochs or training.learning_rate would help (centralized and alone "
+            "are trained until validation stops improving)"
+        )
+    if metrics["federated"].get("recall") == 0:
+        told.append("the federated model calls no test row positive")
+    return told

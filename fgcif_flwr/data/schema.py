@@ -154,6 +154,8 @@ def schema_from_toml(text: str, origin: str) -> Schema:
     """Read a schema from TOML; ``origin`` (a file or name) begins the message of an error."""
     try:
         tree = tomllib.loads(text)
+    except RecursionError:
+        raise SchemaError(f"{origin} is nested too deeply for a schema") from None
     except tomllib.TOMLDecodeError as error:
         raise SchemaError(f"{origin} is not valid TOML: {error}") from None
     return schema_from_mapping(tree, origin)

@@ -39,6 +39,7 @@ _ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "NO_COLOR": "1",
     # Many small workers share the cores.
     "OMP_NUM_THREADS": "1",
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +101,7 @@ def _serve(
     pipe: Connection, app: str, mine: range, nodes: int, run_config: RunConfigMap, log: Path
 ) -> None:
     """Answer batches of messages until the other side closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     with logging_to(log):
         module, _, name = app.partition(":")
         served = Nodes(getattr(importlib.import_module(module), name), mine, nodes, run_config)

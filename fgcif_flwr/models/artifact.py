@@ -25,7 +25,7 @@ from fgcif_flwr.config import ModelSection
 from fgcif_flwr.data.encoding import encode, feature_layout
 from fgcif_flwr.data.schema import NumericTarget, Schema, schema_from_toml
 from fgcif_flwr.errors import ConfigurationError, DataError, SchemaError
-from fgcif_flwr.models.network import MultiTaskNetwork, build_network
+from fgcif_flwr.models.network import MultiTaskNetwork, build_network, parameter_count
 from fgcif_flwr.models.parameters import Arrays, load_arrays, named_arrays
 
 FORMAT = "fgcif-model"
@@ -113,11 +113,15 @@ def load_model(path: Path) -> LoadedModel:
         statement = json.loads(texts["statement"])
         if schema.hash != texts["schema_hash"]:
             raise DataError(f"{path} is damaged: its schema has not the hash that it states")
-        network = build_network(feature_layout(schema), model, seed=0)
+        features = feature_layout(schema)
+        # Counted before it is built: a small hostile file could name a network of any size.
+        if sum(array.size for array in arrays.values()) != parameter_count(features, model):
+            raise DataError(f"{path} is damaged: its arrays are not those of its network")
+        network = build_network(features, model, seed=0)
         load_arrays(network, arrays)
     except KeyError as error:
         raise DataError(f"{path} is damaged: its metadata has no {error.args[0]}") from None
-    except (ValidationError, json.JSONDecodeError):
+    except (ValidationError, json.JSONDecodeError, RecursionError):
         raise DataError(f"{path} is damaged: its metadata cannot be read") from None
     except (ConfigurationError, SchemaError) as error:
         raise DataError(f"{path} is damaged: {error}") from None
@@ -180,8 +184,10 @@ def _read(path: Path) -> tuple[dict[str, str], Arrays]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise DataError(f"there is no model file {path}") from None
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, TypeError, AttributeError):  # the last two: odd types
         raise DataError(f"{path} is no model file (safetensors) or is damaged") from None
+    if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays.values()):
+        raise DataError(f"{path} is damaged: its weights are not finite float32 numbers")
     return texts, arrays
 
 

@@ -148,8 +148,8 @@ def _binary(histogram: Floats) -> dict[str, float]:
     recall = _ratio(true_positives, positives.sum(), 0.0)
     correct = true_positives + negatives[:half].sum()
     return {
-        "rows": float(histogram.sum()),
-        "positives": float(positives.sum()),
+        "rows": round(histogram.sum()),
+        "positives": round(positives.sum()),
         "accuracy": _ratio(correct, histogram.sum(), np.nan),
         "precision": precision,
         "recall": recall,
@@ -171,7 +171,7 @@ def _categorical(confusion: Floats) -> dict[str, float]:
     f1 = 2 * correct[occurring] / occurrences[occurring]
     rows = confusion.sum()
     return {
-        "rows": float(rows),
+        "rows": round(rows),
         "accuracy": _ratio(correct.sum(), rows, np.nan),
         "macro_f1": float(f1.mean()) if occurring.any() else 0.0,
     }
@@ -182,7 +182,7 @@ def _numeric(sums: Floats, resolution: float) -> dict[str, float]:
     spread = total_squared - total**2 / rows if rows > 0 else 0.0
     has_spread = spread > max(1e-9 * rows, 10 * resolution)
     return {
-        "rows": float(rows),
+        "rows": round(rows),
         "mae": _ratio(absolute, rows, np.nan),
         "rmse": float(np.sqrt(np.maximum(_ratio(squared, rows, np.nan), 0.0))),
         "r2": float(1 - squared / spread) if has_spread else np.nan,

@@ -71,14 +71,10 @@ class MultiTaskNetwork(nn.Module):
         self.config = config
         self.head_slices = head_slices(layout.heads)
         self._bins = config.numeric_bins if config.numeric_encoding == "piecewise-linear" else 0
-        numbers, categories = len(layout.numeric), len(layout.categorical)
         self._offsets = torch.tensor(
             np.cumsum((0, *layout.cardinalities))[:-1].astype(np.int64).reshape(1, -1)
         )
-        widths = [
-            numbers * (self._bins or 1) + numbers + categories * config.embedding_dim,
-            *config.hidden,
-        ]
+        widths = _widths(layout, config)
         # Made without storage first, so that PyTorch's own initialisation leaves the global
         # random state alone; _initialise has a generator of its own.
         self.embedding = nn.Embedding(
@@ -181,5 +177,15 @@ def head_slices(heads: Sequence[Head]) -> tuple[slice, ...]:
 
 
 def parameter_count(layout: FeatureLayout, config: ModelSection) -> int:
-    """Return the number of parameters (d) of the network that would be built."""
-    return sum(p.numel() for p in build_network(layout, config, seed=0).parameters())
+    """Return the number of parameters (d) that the network would have, without building it."""
+    widths = _widths(layout, config)
+    outputs = sum(head.outputs for head in layout.heads)
+    linear = sum((before + 1) * after for before, after in pairwise([*widths, outputs]))
+    return sum(layout.cardinalities) * config.embedding_dim + linear
+
+
+def _widths(layout: FeatureLayout, config: ModelSection) -> list[int]:
+    """Return the widths of the trunk's input and layers."""
+    bins = config.numeric_bins if config.numeric_encoding == "piecewise-linear" else 1
+    numbers, categories = len(layout.numeric), len(layout.categorical)
+    return [numbers * (bins + 1) + categories * config.embedding_dim, *config.hidden]

@@ -11,10 +11,12 @@ releases/           one file an enterprise: what left it
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fgcif_flwr.errors import DataError, FgcifError
@@ -74,6 +76,18 @@ class RunDirectory:
     def failure(self) -> Path:
         """Why the run failed."""
         return self.path / "failure.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the directory; DataError if one is in it."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"another run is writing to {self.path}; wait for it or choose another --out"
+                ) from None
+            yield
 
     def clear(self) -> None:
         """Remove what an earlier run left, so that nothing stale is read as this run's.

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 _NAMES = {
-    "centralized": "centralized (all rows pooled)",
-    "logistic_regression": "centralized logistic regression",
-    "alone": "each alone (mean, on all test rows)",
+    "centralized": "centralized",
+    "logistic_regression": "logistic regression, centralized",
+    "alone": "each alone (mean)",
     "federated": "federated",
-    "ceiling": "ceiling (simulated customers)",
+    "ceiling": "ceiling",
 }
 _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 
