@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from fgcif_flwr.cli.output import Format, emit, reporting_errors
-from fgcif_flwr.data.inference import infer_schema
-from fgcif_flwr.data.schema import builtin_names, load_schema
+from fgcif_flwr.data.inference import Draft, draft
+from fgcif_flwr.data.schema import Schema, builtin_names, load_schema
 from fgcif_flwr.data.sources import read_table
 from fgcif_flwr.errors import DataError
 
@@ -36,20 +39,29 @@ def list_command(form: _Form = Format.TEXT) -> None:
             form,
             "schema list",
             {"schemas": rows},
-            lambda console: console.print(
-                "\n".join(
-                    f"{s.name:16} {len(s.features):3} features  {s.description}" for s in schemas
-                )
-            ),
+            lambda console: _show_list(console, schemas),
         )
+
+
+def _show_list(console: Console, schemas: list[Schema]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("schema", no_wrap=True)
+    table.add_column("features", justify="right", no_wrap=True)
+    table.add_column("what it describes")
+    for schema in schemas:
+        table.add_row(Text(schema.name), str(len(schema.features)), Text(schema.description))
+    console.print(table)
 
 
 @app.command("show")
 def show_command(
-    schema: Annotated[str, typer.Argument(help="Built-in name or a TOML file.")],
+    schema: Annotated[str, typer.Argument(help="Built-in schema or a TOML file.")],
     form: _Form = Format.TEXT,
 ) -> None:
-    """Print a schema as TOML, and its hash."""
+    """Print a schema as TOML, and its hash.
+
+    SCHEMA is the name of a built-in schema or a TOML file.
+    """
     with reporting_errors("schema show", form):
         loaded = load_schema(schema)
         result = {"name": loaded.name, "hash": loaded.hash, "toml": loaded.to_toml()}
@@ -63,24 +75,66 @@ def show_command(
 
 @app.command("infer")
 def infer_command(
-    table: Annotated[Path, typer.Argument(help="CSV or Parquet table.")],
-    name: Annotated[str, typer.Option(help="Name of the schema.")] = "draft",
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet, one row per customer.")],
+    name: Annotated[str, typer.Option(help="Name that the schema gets.")] = "draft",
     target: Annotated[
-        str | None, typer.Option(help="Column to predict.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column to predict; left out, the first one named like a target (churn, ...).",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write [default: stdout]", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file to write; left out, the draft goes to stdout.",
+            show_default=False,
+        ),
     ] = None,
     form: _Form = Format.TEXT,
 ) -> None:
-    """Draft a schema from a table, to be corrected and agreed on by the consortium."""
+    """Draft a schema from a table, to be corrected and agreed on by the consortium.
+
+    TABLE is a CSV or Parquet file, one row per customer. Columns that look like persons,
+    identifiers or dates, or cannot be used as they are, are left out; stderr tells why.
+
+    Example:
+    fgcif schema infer customers.csv --target churned --out draft.toml
+    """
+    # Click before 8.5 shows typer's help of TABLE beside it, later ones do not: it is said above.
     with reporting_errors("schema infer", form):
-        draft = infer_schema(read_table(table), name, target)
-        text = draft.to_toml()
+        drafted = draft(read_table(table), name, target)
+        text = drafted.schema.to_toml()
         if out is not None:
             try:
                 out.write_text(text, encoding="utf-8")
             except OSError as error:
                 raise DataError(f"{out} cannot be written: {error.strerror}") from None
-        result = {"name": draft.name, "hash": draft.hash, "toml": text}
-        emit(form, "schema infer", result, lambda _: typer.echo(text if out is None else str(out)))
+        warnings = [] if drafted.schema.id_column is not None else ["no id column found"]
+        if form is Format.TEXT:
+            for line in (*_forbidden_lines(drafted), *warnings):
+                typer.echo(line, err=True)
+        result = {
+            "name": drafted.schema.name,
+            "hash": drafted.schema.hash,
+            "toml": text,
+            "forbidden": drafted.reasons,
+        }
+        emit(
+            form,
+            "schema infer",
+            result,
+            lambda _: typer.echo(text if out is None else str(out)),
+            warnings,
+        )
+
+
+def _forbidden_lines(drafted: Draft) -> list[str]:
+    id_column = drafted.schema.id_column
+    return [
+        f"forbidden: {' '.join(column.split())} ({reason}"
+        + (", taken as the id column)" if column == id_column else ")")
+        for column, reason in drafted.reasons.items()
+    ]

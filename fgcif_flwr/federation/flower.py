@@ -31,6 +31,7 @@ _PACKAGES = ("fgcif_flwr", "server_app", "client_app")
 _INCLUDED = [*(f"{package}/**/*.py" for package in _PACKAGES), "fgcif_flwr/**/*.toml"]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
+_STOP_ROUNDS = 20
 _POLL_SECONDS = 0.5
 
 _ENVIRONMENT = {
@@ -207,29 +208,61 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes], home: Path) -> None:
-    """Stop the SuperLink and whatever it started, Flower's detached helpers included."""
+    """Stop the SuperLink and whatever it started, detached and renamed processes included."""
+    family = _family(home)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    for pid in _started_under(home):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # Again and again: one that is ending may have started another meanwhile.
+    for _ in range(_STOP_ROUNDS):
+        family |= _family(home)
+        alive = [pid for pid, born in family.items() if _born(pid) == born]
+        if not alive:
+            break
+        for pid in alive:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
     process.wait()
 
 
-def _started_under(home: Path) -> list[int]:
-    """Processes whose environment names this run's Flower home (Linux; elsewhere none)."""
+def _family(home: Path) -> dict[int, str]:
+    """Return the processes whose environment names this run's Flower home, and all below them.
+
+    By process id, with the time of birth, so that no later process of the same id is meant. Some
+    of Ray's processes overwrite their environment with a title: their parents give them away.
+    (Linux; elsewhere none.)
+    """
     mark = f"FLWR_HOME={home}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
+    children: dict[int, list[int]] = {}
+    marked: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in entry.read_bytes().split(b"\0"):
-                found.append(int(entry.parent.name))
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                marked.append(int(entry.name))
         except OSError:  # ended meanwhile, or another user's
             continue
-    return [pid for pid in found if pid != os.getpid()]
+    family: dict[int, str] = {}
+    while marked:
+        pid = marked.pop()
+        born = _born(pid)
+        if born is not None and pid != os.getpid() and pid not in family:
+            family[pid] = born
+            marked += children.get(pid, [])
+    return family
+
+
+def _born(pid: int) -> str | None:
+    """Return when a process was born, in clock ticks since boot; None if it ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
 
 
 def _free_port() -> int:
