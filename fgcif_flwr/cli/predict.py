@@ -24,11 +24,14 @@ def predict_command(
     table: Annotated[Path, typer.Argument(help="CSV or Parquet; target columns are not read.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV or Parquet to write [default: CSV on stdout]", show_default=False),
+        typer.Option(help="CSV or Parquet to write (default: CSV on stdout)", show_default=False),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
     """Score every row of TABLE by MODEL.
+
+    MODEL is model.safetensors or a run's directory; TABLE is CSV or Parquet, and its target
+    columns are not read.
 
     Example:
     fgcif predict runs/demo customers.csv --out scores.csv

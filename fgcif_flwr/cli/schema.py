@@ -97,13 +97,15 @@ def infer_command(
 ) -> None:
     """Draft a schema from a table, to be corrected and agreed on by the consortium.
 
-    TABLE is a CSV or Parquet file, one row per customer. Columns that look like persons,
-    identifiers or dates, or cannot be used as they are, are left out; stderr tells why.
+    TABLE is a CSV or Parquet file, one row per customer.
+
+    Columns that look like persons, identifiers or dates are left out, and so
+    are those that cannot be used as they are; stderr tells why.
 
     Example:
     fgcif schema infer customers.csv --target churned --out draft.toml
     """
-    # Click before 8.5 shows typer's help of TABLE beside it, later ones do not: it is said above.
+    # Click 8.5 drops the help that typer gives to an argument: the lines above tell it too.
     with reporting_errors("schema infer", form):
         drafted = draft(read_table(table), name, target)
         text = drafted.schema.to_toml()
@@ -134,7 +136,11 @@ def infer_command(
 def _forbidden_lines(drafted: Draft) -> list[str]:
     id_column = drafted.schema.id_column
     return [
-        f"forbidden: {' '.join(column.split())} ({reason}"
+        f"forbidden: {_one_line(column)} ({reason}"
         + (", taken as the id column)" if column == id_column else ")")
         for column, reason in drafted.reasons.items()
     ]
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

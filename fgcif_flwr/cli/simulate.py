@@ -74,7 +74,7 @@ def simulate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory of the artefacts [default: a new one]", show_default=False),
+        typer.Option(help="Directory of the artefacts (default: a new one)", show_default=False),
     ] = None,
     with_baselines: Annotated[
         bool,

@@ -37,7 +37,7 @@ DATE = "date"
 CONSTANT = "constant"
 UNIQUE_TEXT = "unique text"
 DECIMAL_COMMA = "decimal comma: convert to a point"
-THOUSANDS = "thousands separators: write plain numbers"
+SEPARATORS = "separators in numbers: write plain decimals"
 BLANKS_IN_NAME = "white space around its name"
 NO_VALUES = "neither text nor numbers"
 
@@ -56,23 +56,25 @@ _ID_TOKENS = {
     *("id", "ids", "uuid", "guid", "key", "identifier", "rownumber"),
     *("nr", "nummer", "kundennr", "kundennummer", "kennung"),
 }
-# German writes compounds as one word: Vertragsnummer, Kundenkennung, AuftragsNr.
+# German writes compounds as one word: Vertragsnummer, Kundenkennung, Auftragsnr.
 _ID_ENDINGS = ("nummer", "kennung", "nr")
 _PERSON_TOKENS = {
     *("email", "mail", "name", "surname", "firstname", "lastname", "phone", "telephone", "mobile"),
-    *("address", "street", "iban", "ssn", "passport", "birthdate", "birthday", "birth", "dob"),
+    *("address", "street", "iban", "ssn", "passport", "birthdate", "birthday", "dob"),
+    *("phonenumber", "dateofbirth"),
     *("nachname", "vorname", "strasse", "adresse", "anschrift", "plz", "postleitzahl"),
-    *("telefon", "tel", "handy", "mobil", "rufnummer", "hausnummer", "faxnummer", "mobilnummer"),
+    *("telefon", "tel", "handy", "mobil", "rufnummer", "hausnummer", "faxnummer"),
+    *("telefonnummer", "telefonnr", "telnr", "handynummer", "handynr", "mobilnummer", "mobilnr"),
     *("geburtsdatum", "geburtstag", "gebdatum", "geboren"),
     *("nom", "prenom", "rue", "courriel", "naissance"),
     *("apellido", "apellidos", "correo", "direccion", "telefono", "movil", "nacimiento"),
     *("nome", "cognome", "indirizzo", "cellulare", "achternaam", "voornaam"),
 }
-_PERSON_BEGINNINGS = ("telefon", "handynummer", "handynr", "geburts")
-_PERSON_ENDINGS = ("name", "adresse", "strasse")
+_PERSON_ENDINGS = ("name", "address", "adresse", "strasse")
 _EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
 _DATE = r"^(\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}([./-])\d{1,2}[./-]\d{2,4}( .*)?)$"
-_COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+$"
+# Between thousands: a point, an apostrophe, or a blank of any width.
+_COMMA = r"^[+-]?(\d+|\d{1,3}([.' \x{a0}\x{202f}]\d{3})+),\d+$"
 _GROUPS = r"^[+-]?(\d{1,3}(,\d{3})+(\.\d+)?|\d{1,3}(\.\d{3}){2,})$"
 _PLAIN = r"^[+-]?\d+(\.\d+)?$"
 _LEAST_WORDS_OF_FREE_TEXT = 50
@@ -321,13 +323,17 @@ def _separators(column: _Column) -> str | None:
     either = commas + groups - _matches(column, f"{_COMMA}|{_GROUPS}")
     if commas > either:
         return DECIMAL_COMMA
-    return THOUSANDS if groups else None
+    return SEPARATORS if groups else None
 
 
 def _id_column(ids: list[_Column], rows: int) -> str | None:
     """Return the first column of an id for every row, before one that only numbers the rows."""
     unique = [column for column in ids if column.is_unique and len(column.text) == rows]
-    named = [column for column in unique if _is_named_like_id(column.name)]
+    named = [
+        column
+        for column in unique
+        if _is_named_like_id(column.name) and "rownumber" not in _tokens(column.name)
+    ]
     return next((column.name for column in (*named, *unique)), None)
 
 
@@ -348,9 +354,8 @@ def _is_named_like_id(name: str) -> bool:
 
 def _is_named_like_person(name: str) -> bool:
     tokens = _tokens(name)
-    return bool(tokens & _PERSON_TOKENS) or any(
-        token.startswith(_PERSON_BEGINNINGS) or token.endswith(_PERSON_ENDINGS) for token in tokens
-    )
+    named = bool(tokens & _PERSON_TOKENS)
+    return named or any(token.endswith(_PERSON_ENDINGS) for token in tokens)
 
 
 def _tokens(name: str) -> set[str]:
