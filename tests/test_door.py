@@ -16,13 +16,23 @@ from fgcif_flwr.errors import (
     SecureSumError,
     SlotSpentError,
 )
-from fgcif_flwr.privacy.door import Door, FileLog, LogEntry, MemoryLog, Policy
+from fgcif_flwr.privacy.door import (
+    OUTCOMES,
+    Door,
+    FileLog,
+    LogEntry,
+    MemoryLog,
+    Policy,
+    with_outcome,
+)
 from fgcif_flwr.privacy.statement import PrivacyStatement
-from fgcif_flwr.secagg import Field, MaskedVector, SlotCoordinator, VectorLayout
+from fgcif_flwr.secagg import Field, MaskedVector, SlotCoordinator, VectorLayout, WordFormat
 from fgcif_flwr.secagg.messages import ReleaseRequest
 from tests.secure_sum_rig import INPUT_HASH, Consortium
 
 LAYOUT = VectorLayout((Field("update", 5, 4.0), Field("rows", 1, 1000, exact=True)), 22)
+WHOLE = with_outcome(LAYOUT)
+FORM = WordFormat(22, 4)
 VALUES = {"update": np.array([0.5, -1.0, 3.25, 0.0, 2.0]), "rows": np.array([31.0])}
 WHO = "e001"
 
@@ -30,11 +40,11 @@ WHO = "e001"
 class Compute:
     """What the door may call, once: counts the calls."""
 
-    def __init__(self, values: Mapping[str, np.ndarray] | Exception = VALUES) -> None:
+    def __init__(self, values: Mapping[str, np.ndarray] | Exception | None = VALUES) -> None:
         self.values = values
         self.calls = 0
 
-    def __call__(self) -> Mapping[str, np.ndarray]:
+    def __call__(self) -> Mapping[str, np.ndarray] | None:
         self.calls += 1
         if isinstance(self.values, Exception):
             raise self.values
@@ -51,7 +61,7 @@ class Doorway:
         self.door = Door(self.party, policy or Policy(), self.log)
 
     def open(self) -> tuple[SlotCoordinator, ReleaseRequest]:
-        slot = self.consortium.open_slot(LAYOUT)
+        slot = self.consortium.open_slot(WHOLE)
         return slot, slot.release_request(WHO)
 
     def release(
@@ -80,10 +90,10 @@ def test_a_release_lets_out_a_masked_vector_and_writes_one_line(doorway):
     compute = Compute()
     vector = doorway.release(request, compute)
     assert compute.calls == 1
-    assert vector.sender == WHO
+    assert (vector.sender, vector.slot) == (WHO, 1)
+    assert len(vector.words) == -(-WHOLE.size * FORM.bits // 8)
     (entry,) = doorway.log.entries
-    assert (entry.slot, entry.task, entry.numbers, entry.cohort) == (1, "test", 6, 4)
-    assert entry.octets == len(vector.words)
+    assert (entry.slot, entry.task, entry.numbers, entry.cohort) == (1, "test", 8, 4)
     assert entry.run == doorway.party.run_id.hex()[:16]
     assert entry.guarantee == PrivacyStatement().in_words()
 
@@ -94,15 +104,44 @@ def test_every_release_is_one_line(doorway):
     assert [entry.slot for entry in doorway.log.entries] == [1, 2, 3]
 
 
-def test_what_left_is_in_the_sum_and_a_line_is_written_before_it_leaves(doorway):
-    slot, request = doorway.open()
-    encoded = {name: np.zeros(6, np.int64) for name in doorway.consortium.participants}
+def test_the_line_is_written_before_anything_is_computed(doorway):
+    class Looking(Compute):
+        def __call__(self) -> Mapping[str, np.ndarray] | None:
+            self.lines = len(doorway.log.entries)
+            return super().__call__()
+
+    compute = Looking()
+    doorway.release(doorway.open()[1], compute)
+    assert compute.lines == 1
+
+
+def sum_with(
+    doorway: Doorway, slot: SlotCoordinator, vector: MaskedVector
+) -> Mapping[str, np.ndarray]:
+    """The sum of this vector and three of zeros."""
+    encoded = {name: np.zeros(WHOLE.size, np.int64) for name in doorway.consortium.participants}
     doorway.consortium.release(slot, encoded, lost=[WHO])
-    slot.receive(doorway.release(request, Compute()))
+    slot.receive(vector)
     doorway.consortium.unmask(slot)
-    total = slot.finish()
+    return slot.finish()
+
+
+def test_what_left_is_in_the_sum_after_two_counts_of_nothing(doorway):
+    slot, request = doorway.open()
+    total = sum_with(doorway, slot, doorway.release(request, Compute()))
+    assert list(total)[:2] == list(OUTCOMES) == ["out_of_range", "failed"]
+    assert [total[name].tolist() for name in OUTCOMES] == [[0.0], [0.0]]
     assert total["rows"].tolist() == [31.0]
     assert np.allclose(total["update"], VALUES["update"], atol=1e-5)
+
+
+def test_the_counts_are_whole_words_of_one_before_the_tasks_fields():
+    assert WHOLE.fields[2:] == LAYOUT.fields
+    assert WHOLE.value_bits == LAYOUT.value_bits
+    assert [(f.name, f.size, f.bound, f.exact) for f in WHOLE.fields[:2]] == [
+        ("out_of_range", 1, 1.0, True),
+        ("failed", 1, 1.0, True),
+    ]
 
 
 def test_a_log_that_cannot_be_written_lets_nothing_out(doorway):
@@ -112,9 +151,11 @@ def test_a_log_that_cannot_be_written_lets_nothing_out(doorway):
 
     _, request = doorway.open()
     door = replace(doorway.door, log=Full())
-    arguments = (PrivacyStatement(), LAYOUT, INPUT_HASH, Compute(), np.random.default_rng(0))
+    compute = Compute()
+    arguments = (PrivacyStatement(), LAYOUT, INPUT_HASH, compute, np.random.default_rng(0))
     with pytest.raises(OSError, match="no space"):
         door.release(request, *arguments)
+    assert compute.calls == 0
     with pytest.raises(SlotSpentError):
         doorway.release(request, Compute())
 
@@ -220,52 +261,108 @@ def test_a_slot_that_was_never_advertised_lets_nothing_out(doorway):
     assert doorway.log.entries == []
 
 
-@pytest.mark.parametrize(
-    ("values", "error"),
-    [
-        (ValueError("row 17"), ValueError),
-        (MemoryError(), MemoryError),
-        ({**VALUES, "update": np.full(5, 4.5)}, OutOfRangeError),
-        ({**VALUES, "update": np.full(5, np.nan)}, OutOfRangeError),
-        ({**VALUES, "rows": np.array([2000.0])}, OutOfRangeError),
-        ({**VALUES, "rows": np.array([0.5])}, OutOfRangeError),
-        ({**VALUES, "update": np.zeros(4)}, SecureSumError),
-        ({**VALUES, "secret": np.zeros(1)}, SecureSumError),
-        ({"rows": np.array([31.0])}, SecureSumError),
-    ],
-    ids=[
-        "raises",
-        "memory",
-        "bound",
-        "not finite",
-        "count bound",
-        "fraction",
-        "size",
-        "extra",
-        "absent",
-    ],
-)
-def test_a_computation_that_fails_lets_nothing_out_and_spends_the_slot(doorway, values, error):
+FAILURES = {
+    "raises": (ValueError("row 17"), "failed"),
+    "memory": (MemoryError(), "failed"),
+    "ours": (SecureSumError("row 17"), "failed"),
+    "range": (OutOfRangeError("row 17"), "out_of_range"),
+    "bound": ({**VALUES, "update": np.full(5, 4.5)}, "out_of_range"),
+    "not finite": ({**VALUES, "update": np.full(5, np.nan)}, "out_of_range"),
+    "count bound": ({**VALUES, "rows": np.array([2000.0])}, "out_of_range"),
+    "fraction": ({**VALUES, "rows": np.array([0.5])}, "out_of_range"),
+    "size": ({**VALUES, "update": np.zeros(4)}, "failed"),
+    "extra": ({**VALUES, "secret": np.zeros(1)}, "failed"),
+    "absent": ({"rows": np.array([31.0])}, "failed"),
+    "words": ({**VALUES, "rows": np.array(["many"])}, "failed"),
+    "nothing": (None, "failed"),
+}
+failing = pytest.mark.parametrize(("values", "outcome"), FAILURES.values(), ids=FAILURES)
+
+
+@failing
+def test_where_computing_fails_zeros_leave_and_a_count_says_so_in_the_sum(doorway, values, outcome):
+    slot, request = doorway.open()
+    total = sum_with(doorway, slot, doorway.release(request, Compute(values)))
+    assert {name: total[name].tolist() for name in OUTCOMES} == {
+        name: [float(name == outcome)] for name in OUTCOMES
+    }
+    assert total["update"].tolist() == [0.0] * 5
+    assert total["rows"].tolist() == [0.0]
+
+
+@failing
+def test_a_failed_computation_is_one_line_like_any_other_and_spends_the_slot(
+    doorway, values, outcome
+):
+    other = Doorway()
+    other.release(other.open()[1], Compute())
     _, request = doorway.open()
-    with pytest.raises(error):
-        doorway.release(request, Compute(values))
-    assert doorway.log.entries == []
+    doorway.release(request, Compute(values))
+    (line,), (good,) = doorway.log.entries, other.log.entries
+    assert replace(line, time="") == replace(good, time="")
     again = Compute()
     with pytest.raises(SlotSpentError):
         doorway.release(request, again)
     assert again.calls == 0
+    assert len(doorway.log.entries) == 1
 
 
-def test_after_a_computation_that_failed_no_share_of_the_slot_is_given(doorway):
+def unpacked(vector: MaskedVector) -> np.ndarray:
+    return FORM.unpack(vector.words, WHOLE.size)
+
+
+@failing
+def test_the_vector_of_a_failed_computation_differs_from_a_good_one_under_the_mask_only(
+    doorway, values, outcome
+):
+    # The rig's keys are drawn from names: both doorways have the same masks.
+    other = Doorway()
+    good = other.release(other.open()[1], Compute())
+    bad = doorway.release(doorway.open()[1], Compute(values))
+    assert replace(bad, words=b"") == replace(good, words=b"")
+    assert len(bad.words) == len(good.words)
+    counts = {name: np.array([0.0]) for name in OUTCOMES}
+    plain = WHOLE.encode({**counts, **VALUES}, np.random.default_rng(0))
+    said = np.zeros(WHOLE.size, np.int64)
+    said[OUTCOMES.index(outcome)] = 1
+    masked_difference = FORM.reduce(unpacked(good) - unpacked(bad))
+    assert np.array_equal(masked_difference, FORM.reduce(FORM.words(plain - said)))
+    mask = FORM.reduce(unpacked(bad) - FORM.words(said))
+    assert np.count_nonzero(mask) == WHOLE.size  # every word is masked, both counts too
+    assert len(set(mask.tolist())) == WHOLE.size
+
+
+def test_a_failed_computation_is_told_to_the_enterprises_own_log_alone(doorway, caplog):
+    doorway.release(doorway.open()[1], Compute(ValueError("row 17")))
+    (record,) = caplog.records
+    assert record.name == "fgcif_flwr.privacy.door"
+    assert "row 17" in str(record.exc_info)
+    assert "row 17" not in json.dumps([vars(entry) for entry in doorway.log.entries])
+
+
+def test_after_a_failed_computation_the_unmask_exchange_and_the_next_slot_are_as_ever(doorway):
     slot, request = doorway.open()
-    encoded = {name: np.zeros(6, np.int64) for name in doorway.consortium.participants}
-    doorway.consortium.release(slot, encoded, lost=[WHO])
-    with pytest.raises(ValueError, match="row 17"):
-        doorway.release(request, Compute(ValueError("row 17")))
-    unmask = slot.close()
-    assert unmask.dropped == (WHO,)
+    total = sum_with(doorway, slot, doorway.release(request, Compute(ValueError("row 17"))))
+    assert total["failed"].tolist() == [1.0]
+    with pytest.raises(SlotSpentError):  # its shares were given once
+        doorway.party.unmask(slot.close())
+    slot, request = doorway.open()
+    total = sum_with(doorway, slot, doorway.release(request, Compute()))
+    assert total["failed"].tolist() == [0.0]
+    assert total["rows"].tolist() == [31.0]
+
+
+def test_an_interruption_by_its_owner_is_no_failed_computation(doorway):
+    _, request = doorway.open()
+
+    def interrupted() -> Mapping[str, np.ndarray]:
+        raise KeyboardInterrupt
+
+    arguments = (PrivacyStatement(), LAYOUT, INPUT_HASH, interrupted, np.random.default_rng(0))
+    with pytest.raises(KeyboardInterrupt):
+        doorway.door.release(request, *arguments)
     with pytest.raises(SlotSpentError):
-        doorway.party.unmask(unmask)
+        doorway.release(request, Compute())
 
 
 def test_after_a_refusal_by_policy_the_next_slot_is_served(doorway):

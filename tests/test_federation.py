@@ -41,7 +41,7 @@ from fgcif_flwr.federation.records import (
     reply_from_records,
     request_to_records,
 )
-from fgcif_flwr.federation.releases import MODEL, STATISTICS, TRAIN, layout_of
+from fgcif_flwr.federation.releases import EVALUATE, MODEL, STATISTICS, TRAIN, layout_of
 from fgcif_flwr.federation.requests import Advertise, Refusal, Released
 from fgcif_flwr.federation.session import SecureSumSession, Task
 from fgcif_flwr.federation.strategy import SecureFedAvg
@@ -50,7 +50,7 @@ from fgcif_flwr.models.artifact import load_model, model_sha256
 from fgcif_flwr.models.network import build_network
 from fgcif_flwr.models.parameters import named_arrays, to_vector
 from fgcif_flwr.reporting.run_directory import RunDirectory
-from fgcif_flwr.secagg import Advertisement
+from fgcif_flwr.secagg import Advertisement, Participant
 from fgcif_flwr.seeds import seed_for
 from server_app.app import app as server_app
 from server_app.stages import run_stages
@@ -397,13 +397,15 @@ def test_an_update_out_of_range_ends_the_run_and_names_the_bound(tmp_path):
         return False
 
     config = configured(tmp_path, {"secagg.value_bound": 1e-6})
-    with pytest.raises(OutOfRangeError, match=r"update is beyond its bound of 1e-06.*value_bound"):
+    said = r"6 of 6 enterprises have a value for task train .* raise secagg\.value_bound \(1e-06\)"
+    with pytest.raises(OutOfRangeError, match=said):
         federate(config, lose_before=seen)
     assert max(slots) == 2  # no other slot would help, so none is tried
 
 
 def test_counts_that_do_not_fit_the_words_end_the_run_with_the_bits_to_set(tmp_path):
-    with pytest.raises(OutOfRangeError, match=r"raise secagg\.value_bits"):
+    said = r"6 of 6 enterprises .* task statistics .* secagg\.value_bits \(8\) for counts"
+    with pytest.raises(OutOfRangeError, match=said):
         federate(configured(tmp_path, {"secagg.value_bits": 8, "simulator.customers": 400}))
 
 
@@ -525,9 +527,11 @@ class Joined:
         self.session = SecureSumSession(self.grid, self.config, terms)
         self.session.join()
 
+    def task(self) -> Task:
+        return Task(STATISTICS, layout_of(STATISTICS, self.config, self.features, 0), {})
+
     def statistics(self) -> list[Message]:
-        layout = layout_of(STATISTICS, self.config, self.features, 0)
-        return self.session.open(Task(STATISTICS, layout, {}))
+        return self.session.open(self.task())
 
     def training(self, **inputs: np.ndarray) -> list[Message]:
         network = build_network(self.features, self.config.model, 0)
@@ -648,14 +652,120 @@ def test_an_array_that_cannot_be_read_is_refused(joined, octets):
     assert refusal.code == SecureSumError.exit_code
 
 
-def test_an_enterprise_that_fails_in_its_own_code_refuses_without_words(joined, monkeypatch):
+def failing_at(*indices: int, error: Exception, task: str = TRAIN):
+    """Tasks.compute, but that it fails at some enterprises in round 2 (or in another task)."""
+    compute = Tasks.compute
+
+    def failing(self, asked, arrays):
+        number = int(self.rows.name.rpartition("-")[2])
+        hit = arrays["round"][0] == 2 if "round" in arrays and task == TRAIN else asked == task
+        if number in indices and hit:
+            raise error
+        return compute(self, asked, arrays)
+
+    return failing
+
+
+@pytest.mark.parametrize("error", [ValueError("row 17"), OutOfRangeError("row 17")])
+def test_an_enterprise_that_cannot_compute_counts_as_zeros_and_as_dropped(
+    tmp_path, monkeypatch, error
+):
+    monkeypatch.setattr(Tasks, "compute", failing_at(1, error=error))
+    run = federate(configured(tmp_path))
+    assert [(row["survivors"], row["dropped"]) for row in run.history] == [(6, 0), (5, 1), (6, 0)]
+    assert [row["slot"] for row in run.history] == [2, 3, 4]  # no slot was tried again
+    monkeypatch.undo()
+    lost_instead = federate(configured(tmp_path / "lost"), lose_before=lost(1, in_round=2))
+    # Zeros add nothing: the model is that of the five others, as if the sixth had been lost.
+    assert run.sha256 == lost_instead.sha256
+
+
+def test_more_that_cannot_compute_than_may_be_lost_fail_the_slot_with_their_number(
+    tmp_path, monkeypatch
+):
+    slots = set()
+
+    def seen(message: Message) -> bool:
+        slots.add(slot_of(message))
+        return False
+
+    monkeypatch.setattr(Tasks, "compute", failing_at(1, 4, error=ValueError("row 17")))
+    with pytest.raises(SecureSumError, match="2 of 6 enterprises could not compute task train"):
+        federate(configured(tmp_path, {"run.retries": 1}), lose_before=seen)
+    assert max(slots) == 4  # rounds 1 and 2 in slots 2 and 3, and one retry
+
+
+def test_more_out_of_range_than_may_be_lost_end_the_run_with_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(Tasks, "compute", failing_at(1, 4, error=OutOfRangeError("row 17")))
+    with pytest.raises(OutOfRangeError, match="2 of 6 enterprises have a value for task train"):
+        federate(configured(tmp_path))
+
+
+def test_one_that_cannot_compute_and_one_out_of_range_are_two(tmp_path, monkeypatch):
+    compute = Tasks.compute
+
+    def failing(self, task, arrays):
+        errors = {"enterprise-01": ValueError("row 17"), "enterprise-04": OutOfRangeError("row 17")}
+        if task == TRAIN and self.rows.name in errors:
+            raise errors[self.rows.name]
+        return compute(self, task, arrays)
+
+    monkeypatch.setattr(Tasks, "compute", failing)
+    with pytest.raises(SecureSumError, match="could not compute task train"):
+        federate(configured(tmp_path, {"run.retries": 0}))
+
+
+@pytest.mark.parametrize("task", [STATISTICS, EVALUATE])
+def test_statistics_and_the_last_evaluation_bear_one_that_cannot_compute(
+    tmp_path, monkeypatch, task
+):
+    monkeypatch.setattr(Tasks, "compute", failing_at(1, error=ValueError("row 17"), task=task))
+    run = federate(configured(tmp_path))
+    assert run.record["status"] == "completed"
+    test_rows = [len(one.test) for one in consortium_of(configured(tmp_path)).enterprises]
+    counted = {
+        STATISTICS: run.record["federation_rows"]["test"],
+        EVALUATE: run.record["metrics"]["test"]["churn"]["rows"],
+    }
+    assert counted[task] <= sum(test_rows) - test_rows[1]
+
+
+def test_a_sum_says_how_many_could_not_compute_and_leaves_their_counts_out(joined, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing = failing_at(3, error=ValueError("row 17"), task=STATISTICS)
+        patch.setattr(Tasks, "compute", failing)
+        total = joined.session.sum(joined.task())
+    rows = [len(one.train) for one in consortium_of(joined.config).enterprises]
+    assert total.failed == 1
+    assert (len(total.survivors), total.dropped) == (6, ())
+    assert "failed" not in total.values
+    assert "out_of_range" not in total.values
+    assert total.values["rows"][0] == sum(rows) - rows[3]
+    assert joined.session.sum(joined.task()).failed == 0
+
+
+def test_an_enterprise_that_fails_in_its_own_code_releases_without_words(joined, monkeypatch):
     def failing(self, task, arrays):
         raise ValueError("customer 4711 spent 815.25")
 
     monkeypatch.setattr(Tasks, "compute", failing)
-    refusal = joined.ask(joined.statistics()[0])
-    assert refusal == Refusal.internal()
-    assert "4711" not in refusal.reason
+    first, second = joined.statistics()[:2]
+    failed = joined.ask(first)
+    monkeypatch.undo()
+    good = joined.ask(second)
+    assert isinstance(failed, Released)
+    assert isinstance(good, Released)
+    assert len(failed.vector.words) == len(good.vector.words)
+    assert failed.next.slot == good.next.slot == failed.vector.slot + 1
+
+
+def test_a_failure_outside_computing_is_refused_without_words(joined, monkeypatch):
+    def failing(self, slot):
+        raise ValueError("customer 4711 spent 815.25")
+
+    message = joined.statistics()[0]
+    monkeypatch.setattr(Participant, "advertise", failing)
+    assert joined.ask(message) == Refusal.internal()
 
 
 def test_rows_that_cannot_be_loaded_are_refused_without_words(tmp_path, monkeypatch):
@@ -677,7 +787,7 @@ def test_a_slot_whose_computation_failed_is_spent(joined, monkeypatch):
     message = joined.statistics()[0]
     with monkeypatch.context() as patch:
         patch.setattr(Tasks, "compute", failing)
-        joined.ask(message)
+        assert isinstance(joined.ask(message), Released)
     refusal = joined.ask(message)
     assert isinstance(refusal, Refusal)
     assert "spent" in refusal.reason

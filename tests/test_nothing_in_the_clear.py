@@ -10,6 +10,7 @@ in 100,000.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,7 +40,7 @@ from fgcif_flwr.federation.traffic import MeteredGrid
 from fgcif_flwr.models.network import build_network
 from fgcif_flwr.models.parameters import from_vector, load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import train_locally
-from fgcif_flwr.privacy.door import Door
+from fgcif_flwr.privacy.door import OUTCOMES, Door, with_outcome
 from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.secagg.encoding import VectorLayout, WordFormat
 from fgcif_flwr.secagg.masking import MaskAdder
@@ -124,7 +125,7 @@ def recorded(config: RunConfig) -> Recording:
             recording.encoded[key] = words.copy()
             return words
 
-        recording.layouts[request.slot] = layout
+        recording.layouts[request.slot] = with_outcome(layout)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(VectorLayout, "encode", encode_and_record)
             return release(self, request, statement, layout, input_hash, seen, rounding)
@@ -303,10 +304,15 @@ def p_values(recording: Recording) -> dict[str, float]:
 
 def test_every_enterprise_was_recorded_in_every_slot(run):
     slots = [1, 2, 3, 4, 5]
+    assert all(
+        [field.name for field in layout.fields[:2]] == list(OUTCOMES)
+        for layout in run.layouts.values()
+    )
     assert sorted(run.values) == [(i, slot) for i in range(ENTERPRISES) for slot in slots]
     assert sorted(key for key, _, _ in run.vectors()) == sorted(run.values)
     for (_, slot), words in run.encoded.items():
         assert len(words) == run.layouts[slot].size
+        assert words[:2].tolist() == [0, 0]  # nobody was out of range, nobody failed
 
 
 def test_masked_words_are_not_the_plain_words(run):
@@ -567,8 +573,17 @@ def refusals(messages: Iterable[Message]) -> list[str]:
     return [reply.reason for reply in replies if isinstance(reply, Refusal)]
 
 
-def fail(config: RunConfig, caplog: pytest.LogCaptureFixture) -> tuple[FgcifError, list[str]]:
-    """Run a federation that fails; return its error and all that was said outside enterprises."""
+OWN_LOGS = ("fgcif_flwr.enterprise.enterprise", "fgcif_flwr.privacy.door")
+"""Loggers of what runs inside an enterprise; its own log is kept there."""
+
+
+def fail(
+    config: RunConfig, caplog: pytest.LogCaptureFixture, *, refused: bool
+) -> tuple[FgcifError, list[str]]:
+    """Run a federation that fails; return its error and all that was said outside enterprises.
+
+    ``refused`` tells whether an enterprise may refuse anything on the way.
+    """
     up: list[Message] = []
     caplog.set_level(logging.DEBUG)
     grid = MeteredGrid(
@@ -582,9 +597,9 @@ def fail(config: RunConfig, caplog: pytest.LogCaptureFixture) -> tuple[FgcifErro
     logged = [
         record.getMessage() + repr(record.exc_text)
         for record in caplog.records
-        if record.name != "fgcif_flwr.enterprise.enterprise"  # an enterprise's own log, kept there
+        if record.name not in OWN_LOGS
     ]
-    assert refusals(up)
+    assert bool(refusals(up)) == refused
     raw_texts = [raw(message).decode("latin-1") for message in up]
     return caught.value, [str(caught.value), failure, *refusals(up), *logged, *raw_texts]
 
@@ -593,10 +608,85 @@ def simulated_table(config: RunConfig) -> pa.Table:
     return simulate_customers(config.simulator, config.run.enterprises, config.run.seed)[0]
 
 
-def test_a_value_out_of_range_is_refused_without_the_value(tmp_path, caplog):
+def at_one(enterprise: int, alter: Callable[[dict[str, np.ndarray]], None]):
+    """Tasks.compute, but that the values of one enterprise's updates are altered in round 2."""
+    compute = Tasks.compute
+
+    def altered(self, task, arrays):
+        values = compute(self, task, arrays)
+        if self.rows.name.endswith(f"-{enterprise:02d}") and arrays.get("round") == [2]:
+            alter(values)
+        return values
+
+    return altered
+
+
+def _too_large(values: dict[str, np.ndarray]) -> None:
+    values["update"][3] = 471181525342.25
+
+
+def _not_finite(values: dict[str, np.ndarray]) -> None:
+    values["loss"][:] = np.nan
+
+
+def _raises(values: dict[str, np.ndarray]) -> None:
+    raise ValueError("471181525342.25")
+
+
+@pytest.mark.parametrize(
+    ("alter", "outcome"),
+    [(_too_large, "out_of_range"), (_not_finite, "out_of_range"), (_raises, "failed")],
+)
+def test_what_fails_at_one_enterprise_is_seen_by_nobody_but_as_a_count(
+    tmp_path, caplog, monkeypatch, alter, outcome
+):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(Tasks, "compute", at_one(2, alter))
+    config = configured(tmp_path)
+    recording = recorded(config)
+    # Every reply has the known fields and sizes, and none is a refusal.
+    assert findings_of_form(recording) == []
+    assert refusals(recording.up) == []
+    # What left is zeros and the count, under masks that are seen to be on.
+    told = np.zeros(recording.layouts[3].size, np.int64)
+    told[OUTCOMES.index(outcome)] = 1
+    assert np.array_equal(recording.encoded[2, 3], told)
+    assert all(not words[:2].any() for key, words in recording.encoded.items() if key != (2, 3))
+    masked = next(words for key, words, _ in recording.vectors() if key == (2, 3))
+    # P(a masked word is 0 or 1) is 2 x 2^-b for each; two or more by chance in under 1e-7 of runs.
+    assert (2 * len(masked) / 2**recording.form.bits) ** 2 < 1e-7
+    assert int((masked <= 1).sum()) <= 1
+    history = RunDirectory(tmp_path).read_history()
+    assert [(row["survivors"], row["dropped"]) for row in history] == [(6, 0), (5, 1), (6, 0)]
+    # Its release log has the line that any enterprise's has.
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if key != "time"}
+            for line in file.read_text(encoding="utf-8").splitlines()
+        ]
+        for file in sorted((tmp_path / "releases").glob("*.jsonl"))
+    ]
+    assert len(logs) == ENTERPRISES
+    assert all(log == logs[0] for log in logs)
+    assert [line["slot"] for line in logs[2]] == [1, 2, 3, 4, 5]
+    said = [record.getMessage() for record in caplog.records if record.name not in OWN_LOGS]
+    said += [raw(message).decode("latin-1") for message in recording.up]
+    assert any(str({**dict.fromkeys(OUTCOMES, 0), outcome: 1}) in text for text in said)
+    assert not any("471181525342" in text for text in said)
+    warnings = [
+        r.getMessage()
+        for r in caplog.records
+        if r.name == "fgcif_flwr.federation.session" and "zeros" in r.getMessage()
+    ]
+    assert len(warnings) == 1
+    assert "enterprise-" not in warnings[0]
+
+
+def test_values_out_of_range_end_the_run_with_their_number_and_without_a_value(tmp_path, caplog):
     config = configured(tmp_path, {"secagg.value_bound": 1e-6})
-    error, texts = fail(config, caplog)
+    error, texts = fail(config, caplog, refused=False)
     assert isinstance(error, OutOfRangeError)
+    assert "6 of 6 enterprises" in str(error)
     assert spoken(customer_words(simulated_table(config)), texts) == []
     # The bound and no other small number is named.
     assert set(re.findall(r"\d\.?\d*e-\d+", str(error))) == {"1e-06"}
@@ -610,7 +700,7 @@ def test_a_value_out_of_its_kind_is_refused_without_the_value(tmp_path, caplog):
     broken = table.set_column(position, "spend", pa.array(texts, pa.string()))
     pq.write_table(broken, tmp_path / "crm.parquet")
     config = configured(tmp_path / "out", {"data.table": str(tmp_path / "crm.parquet")})
-    error, said = fail(config, caplog)
+    error, said = fail(config, caplog, refused=True)
     assert isinstance(error, ValueOutOfKindError)
     assert spoken(customer_words(table) | {"SECRET-4711"}, said) == []
 
@@ -626,10 +716,10 @@ def test_an_exception_that_quotes_a_row_stays_in_the_enterprises_own_log(
         raise ValueError(f"cannot use {sorted(quoted)}")
 
     monkeypatch.setattr(Tasks, "compute", failing)
-    error, said = fail(config, caplog)
-    assert error.exit_code in (30, 31)
+    error, said = fail(config, caplog, refused=False)
+    assert error.exit_code == 31
     assert spoken(customer_words(table), said) == []
-    own = [r for r in caplog.records if r.name == "fgcif_flwr.enterprise.enterprise"]
+    own = [r for r in caplog.records if r.name in OWN_LOGS]
     assert own
     assert spoken(quoted, [str(record.exc_info[1]) for record in own if record.exc_info])
 

@@ -267,6 +267,8 @@ def test_an_enterprise_outside_the_roster_or_with_another_key_does_not_join():
         (10, 9, 3, 1, "lower one of the two"),
         (10, None, None, 0, "at least 1"),
         (10, 11, 0, 1, "at most the 10"),
+        (3, 3, 0, 2, "a single honest enterprise"),
+        (9, 9, 0, 8, "a single honest enterprise"),
     ],
 )
 def test_parameters_that_break_the_rule_are_refused_with_the_rule(n, t, d, c, word):
@@ -278,11 +280,11 @@ def test_parameters_that_break_the_rule_are_refused_with_the_rule(n, t, d, c, wo
 def test_parameters_chosen_by_default_obey_the_rule_and_leave_honest_enterprises(n):
     chosen = SecureSumParameters.choose(n)
     assert 2 * chosen.threshold > n + chosen.tolerated_colluders
-    assert chosen.honest_in_any_sum >= 1
+    assert chosen.honest_in_any_sum >= 2
 
 
 def test_honest_enterprises_in_any_sum_as_worked_out_for_fifty():
-    # For a cohort of all 50 the formula gives 39; the coordinator's best cohort is one of 45.
-    assert SecureSumParameters(50, 40, 5, 5).honest_in_any_sum == 35
+    # The coordinator's best cohort is one of 45, and those outside it are told of all 50.
+    assert SecureSumParameters(50, 40, 5, 5).honest_in_any_sum == 34
     assert SecureSumParameters(50, 28, 22, 5).honest_in_any_sum == 2
     assert SecureSumParameters(50, 45, 5, 5).honest_in_any_sum == 40

@@ -348,7 +348,13 @@ class SecureSumSession:
 
     def _judge(self, slot: SlotCoordinator, outcomes: Mapping[str, int], survivors: int) -> None:
         """Fail the slot where more could not compute than may be lost."""
-        if 0 < sum(outcomes.values()) <= self._tolerated:
+        total = sum(outcomes.values())
+        if min(outcomes.values()) < 0 or total > survivors:
+            raise SecureSumError(
+                f"slot {slot.slot}: the sum is spoilt: more enterprises say that they could not "
+                "compute than there are"
+            )
+        if 0 < total <= self._tolerated:
             logger.warning("slot %d: %s; they count as zeros", slot.slot, outcomes)
         elif outcomes["out_of_range"] > self._tolerated:
             raise OutOfRangeError(
@@ -358,11 +364,10 @@ class SecureSumSession:
                 f"({self.config.secagg.value_bound:g}) for updates, secagg.value_bits "
                 f"({self.config.secagg.value_bits}) for counts"
             )
-        elif sum(outcomes.values()) > self._tolerated:
+        elif total > self._tolerated:
             raise SecureSumError(
-                f"{outcomes['failed']} of {survivors} enterprises could not compute task "
-                f"{slot.task}; their own logs say why (where the model diverged: lower "
-                "training.learning_rate)"
+                f"{total} of {survivors} enterprises could not compute task {slot.task}; their "
+                "own logs say why (where the model diverged: lower training.learning_rate)"
             )
 
 

@@ -179,6 +179,20 @@ def test_a_release_that_was_refused_stays_spent_when_read_back():
         again.open_release(request)
 
 
+def test_a_release_that_was_refused_leaves_no_secret_of_its_slot_in_the_state():
+    party, run = at_phase("advertised")
+    assert party.advertised is not None
+    opened = party.advertised
+    request = request_of(run, party)
+    with pytest.raises(CohortError):
+        party.open_release(replace(request, cohort=request.cohort[2:]))
+    state = dump(party)
+    assert {"open_slot", "open_secrets", "open_sealed"}.isdisjoint(state)
+    blob = b"".join(value for value in state.values() if isinstance(value, bytes))
+    for secret in (opened.round_key.private, opened.seed, opened.own_shares):
+        assert secret not in blob
+
+
 def request_of(run: Run, party: Participant) -> ReleaseRequest:
     """A release request with the participant's own round key and nobody else's."""
     assert party.advertised is not None
