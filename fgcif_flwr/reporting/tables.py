@@ -11,7 +11,7 @@ from rich.table import Table
 
 _NAMES = {
     "centralized": "centralized",
-    "logistic_regression": "logistic regression, centralized",
+    "logistic_regression": "logistic regression",
     "alone": "each alone (mean)",
     "federated": "federated",
     "ceiling": "ceiling",
