@@ -18,8 +18,7 @@ from fgcif_flwr.errors import (
     SlotSpentError,
 )
 from fgcif_flwr.secagg import Field, SecureSumParameters, UnmaskRequest, VectorLayout, WordFormat
-from fgcif_flwr.secagg.encoding import sum_of_encodings
-from tests.secure_sum_rig import INPUT_HASH, Consortium
+from tests.secure_sum_rig import INPUT_HASH, Consortium, sum_of_encodings
 
 LAYOUT = VectorLayout((Field("update", 37, 4.0), Field("rows", 2, 1000, exact=True)), 22)
 

@@ -8,7 +8,7 @@ for the cohort: ``b = 1 + ceil(log2(cohort * (2^(value_bits - 1) - 1) + 1))``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,9 +193,3 @@ class VectorLayout:
             out[field.name] = part if field.exact else part * (field.bound / largest)
             start += field.size
         return out
-
-
-def sum_of_encodings(encodings: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Add encodings in the clear: the reference that tests hold a secure sum against."""
-    total: npt.NDArray[np.int64] = np.sum(np.stack(encodings), axis=0, dtype=np.int64)
-    return total
