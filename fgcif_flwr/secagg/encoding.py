@@ -1,13 +1,15 @@
-"""Real numbers to words modulo 2^b and back, without a word that could wrap.
+"""Real numbers to integers that can be summed modulo 2^b, and their sum back to real numbers.
 
 A release is one vector of named fields. Each field has a public bound on one enterprise's value;
-it is scaled so that the bound fills ``value_bits`` signed bits, rounded (stochastically, so that
-the sum is unbiased), and added modulo 2^b, b being the smallest number of bits that cannot wrap
-for the cohort: ``b = 1 + ceil(log2(cohort * (2^(value_bits - 1) - 1) + 1))``.
+it is scaled so that the bound fills ``value_bits`` signed bits, and rounded (stochastically, so
+that the sum is unbiased). The words of a cohort's sum are wide enough not to wrap
+(:mod:`fgcif_flwr.secagg.words`). A *rotated* field bounds the norm of its vector instead, and is
+spread over its coordinates before it is rounded (:mod:`fgcif_flwr.secagg.rotation`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,10 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr.errors import OutOfRangeError, SecureSumError
+from fgcif_flwr.secagg.rotation import SEED_BYTES, coordinate_bound, rotate, unrotate
 from fgcif_flwr.secagg.transcript import digest
+from fgcif_flwr.secagg.words import WordFormat, Words
 
-Words = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 Reals = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+_CHUNK = 1 << 14  # values; with their copies, within a core's second-level cache
+_NORM_SLACK = 1e-9  # relative: a vector clipped to its bound may exceed it by floating point
 
 
 @dataclass(frozen=True)
@@ -31,87 +38,53 @@ class Field:
     size : int
         Number of words.
     bound : float
-        Public bound of |value| at one enterprise; a value beyond it is an error.
+        Public bound of |value| at one enterprise, or of the field's Euclidean norm where it is
+        rotated; what is beyond it is an error.
     exact : bool
         Whole numbers (counts), sent as they are; otherwise scaled so that the bound fills
         the word.
+    rotated : bool
+        Rotated by a public seed before it is rounded; not for exact fields.
     """
 
     name: str
     size: int
     bound: float
     exact: bool = False
-
-
-@dataclass(frozen=True)
-class WordFormat:
-    """Width of words for a cohort: ``value_bits`` in, ``bits`` (b) on the wire."""
-
-    value_bits: int
-    cohort: int
+    rotated: bool = False
 
     @property
-    def largest(self) -> int:
-        """Largest magnitude of one enterprise's word."""
-        return (1 << (self.value_bits - 1)) - 1
-
-    @property
-    def bits(self) -> int:
-        """The smallest b so that the sum over the cohort cannot wrap."""
-        return 1 + (self.cohort * self.largest).bit_length()
-
-    @property
-    def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
-        """Machine word in which sums are computed; wraps at a multiple of 2^b."""
-        return np.dtype("<u4") if self.bits <= 32 else np.dtype("<u8")
-
-    @property
-    def mask(self) -> int:
-        """2^b - 1."""
-        return (1 << self.bits) - 1
-
-    def words(self, encoded: npt.NDArray[np.int64]) -> Words:
-        """Return signed integers as machine words; negative ones wrap, as sums do."""
-        wrapped = encoded.astype(np.int64).view(np.uint64)
-        return wrapped.astype(np.uint32) if self.bits <= 32 else wrapped
-
-    def reduce(self, words: Words) -> Words:
-        """Return words modulo 2^b."""
-        return words & words.dtype.type(self.mask)
-
-    def pack(self, words: Words) -> bytes:
-        """Pack words of b bits without gaps, little-endian (ceil(d * b / 8) bytes)."""
-        octets = words.astype(self.dtype, copy=False).view(np.uint8)
-        bits = np.unpackbits(octets.reshape(len(words), -1), axis=1, bitorder="little")
-        return np.packbits(bits[:, : self.bits], bitorder="little").tobytes()
-
-    def unpack(self, data: bytes, size: int) -> Words:
-        """Undo :meth:`pack`; SecureSumError if the length does not fit."""
-        wanted = (size * self.bits + 7) // 8
-        if len(data) != wanted:
-            raise SecureSumError(
-                f"a masked vector of {size} words of {self.bits} bits is {wanted} bytes long; "
-                f"this one has {len(data)}"
-            )
-        flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-        bits = np.zeros((size, 8 * self.dtype.itemsize), dtype=np.uint8)
-        bits[:, : self.bits] = flat[: size * self.bits].reshape(size, self.bits)
-        words: Words = np.packbits(bits, axis=1, bitorder="little").view(self.dtype).reshape(size)
-        return words
+    def value_bound(self) -> float:
+        """What fills the word: the bound of one value, of one coordinate where rotated."""
+        return coordinate_bound(self.size, self.bound) if self.rotated else self.bound
 
 
 @dataclass(frozen=True)
 class VectorLayout:
-    """The fields of a release, in their order, and the width of one enterprise's value."""
+    """The fields of a release, in their order, and the width of one enterprise's value.
+
+    Attributes
+    ----------
+    fields : tuple of Field
+    value_bits : int
+        Signed width of one enterprise's value.
+    noise : int
+        Public bound on the magnitude of the whole cohort's noise, in integer units.
+    """
 
     fields: tuple[Field, ...]
     value_bits: int
+    noise: int = 0
 
     def __post_init__(self) -> None:
-        largest = (1 << (self.value_bits - 1)) - 1
+        if self.value_bits < 2 or self.noise < 0:
+            raise SecureSumError("a layout's value_bits is at least 2, its noise at least 0")
+        largest = self.form(1).largest
         for field in self.fields:
             if field.size < 1 or not field.bound > 0 or not np.isfinite(field.bound):
                 raise SecureSumError(f"field {field.name}: size and bound must be positive")
+            if field.exact and field.rotated:
+                raise SecureSumError(f"field {field.name}: whole numbers cannot be rotated")
             if field.exact and field.bound > largest:
                 raise OutOfRangeError(
                     f"counts of {field.name} up to {field.bound:.0f} do not fit "
@@ -124,72 +97,172 @@ class VectorLayout:
         """Words in the vector."""
         return sum(field.size for field in self.fields)
 
+    def form(self, cohort: int) -> WordFormat:
+        """Return the words in which ``cohort`` such vectors and their noise are summed."""
+        return WordFormat(self.value_bits, cohort, self.noise)
+
     def hash(self) -> bytes:
         """Digest that binds names, sizes, bounds and widths (bounds by their exact bits)."""
-        parts: list[str | int] = [self.value_bits]
+        parts: list[str | int] = [self.value_bits, self.noise]
         for field in self.fields:
-            parts += [field.name, field.size, float(field.bound).hex(), int(field.exact)]
+            parts += [field.name, field.size, float(field.bound).hex()]
+            parts += [int(field.exact), int(field.rotated)]
         return digest("layout", *parts)
 
     def encode(
-        self, values: Mapping[str, npt.ArrayLike], rng: np.random.Generator
-    ) -> npt.NDArray[np.int64]:
-        """Encode one enterprise's values as signed integers, shape (size,).
+        self,
+        values: Mapping[str, npt.ArrayLike],
+        rng: np.random.Generator,
+        rotation_seed: bytes = b"",
+    ) -> Integers:
+        """Encode one enterprise's values as signed integers, int64 of shape (size,).
+
+        The expectation of an integer is the scaled value within 2^-24 of a step and floating
+        point's own error: rounding compares the fraction with a multiple of 2^-24.
 
         Parameters
         ----------
         values
             One array of ``field.size`` per field.
         rng
-            Draws the stochastic rounding; seeded where no privacy unit is stated.
+            Draws the stochastic rounding; seeded where no privacy unit is stated. The result is
+            a function of values, seed and its state.
+        rotation_seed
+            32 public bytes, drawn independently of the values, and the same for the cohort and
+            for :meth:`decode`; needed where a field is rotated.
 
         Raises
         ------
         OutOfRangeError
             If a value is not finite, is beyond its field's bound, or is not whole where the
-            field is exact. The message names field and bound, never the value.
+            field is exact; or if a rotated field's norm is beyond its bound, or, with probability
+            at most 2^-20, one of its coordinates is beyond theirs. The message names field and
+            bound, never the value.
+        SecureSumError
+            If names or sizes are not the layout's, or a rotated field has no seed.
         """
-        largest = (1 << (self.value_bits - 1)) - 1
         if set(values) != {field.name for field in self.fields}:
             raise SecureSumError("the values' names are not those of the release's layout")
         out = np.empty(self.size, dtype=np.int64)
         start = 0
         for field in self.fields:
-            real = np.asarray(values[field.name], dtype=np.float64).reshape(-1)
+            real = np.asarray(values[field.name]).reshape(-1)
+            if real.dtype not in (np.float32, np.float64):  # these two are read as they are
+                real = real.astype(np.float64)
             if len(real) != field.size:
                 raise SecureSumError(
                     f"field {field.name} has {len(real)} values; its layout says {field.size}"
                 )
-            if not np.isfinite(real).all() or np.abs(real).max(initial=0.0) > field.bound:
-                mend = (
-                    "raise secagg.value_bits"
-                    if field.exact
-                    else "lower training.learning_rate or raise secagg.value_bound"
-                )
-                raise OutOfRangeError(
-                    f"a value of {field.name} is beyond its bound of {field.bound:g} or not "
-                    f"finite; {mend}"
-                )
+            part = out[start : start + field.size]
             if field.exact:
-                words = np.rint(real)
-                if not np.array_equal(words, real):
-                    raise OutOfRangeError(f"a count of {field.name} is not a whole number")
+                _whole(field, real, part)
+            elif field.rotated:
+                spread = _rotated(field, real, rotation_seed)
+                _rounded(spread, self.form(1).largest, field.value_bound, rng, part)
             else:
-                scaled = real * (largest / field.bound)
-                words = np.clip(np.floor(scaled + rng.random(field.size)), -largest, largest)
-            out[start : start + field.size] = words
+                _check_bound(field, real)
+                _rounded(real, self.form(1).largest, field.bound, rng, part)
             start += field.size
         return out
 
-    def decode(self, words: Words, form: WordFormat) -> dict[str, Reals]:
-        """Decode the sum over a cohort to real numbers, one array per field."""
-        signed = words.astype(np.int64)
-        signed = np.where(signed >> (form.bits - 1) > 0, signed - (1 << form.bits), signed)
-        largest = form.largest
+    def decode(
+        self, words: Words, form: WordFormat, rotation_seed: bytes = b""
+    ) -> dict[str, Reals]:
+        """Decode the sum over a cohort to real numbers, one array per field.
+
+        Parameters
+        ----------
+        words
+            The sum, shape (size,); bits from b on are dropped.
+        form
+            The words in which it was summed.
+        rotation_seed
+            As for :meth:`encode`.
+        """
+        if len(words) != self.size:
+            raise SecureSumError(f"a sum has {len(words)} words; its layout says {self.size}")
+        signed = form.signed(words)
         out: dict[str, Reals] = {}
         start = 0
         for field in self.fields:
-            part = signed[start : start + field.size].astype(np.float64)
-            out[field.name] = part if field.exact else part * (field.bound / largest)
+            part = signed[start : start + field.size]
+            real: Reals = part.astype(np.float64)
+            if not field.exact:
+                real *= field.value_bound / form.largest
+            if field.rotated:
+                real = unrotate(real, _seed_of(field, rotation_seed))
+            out[field.name] = real
             start += field.size
         return out
+
+
+def _check_bound(field: Field, real: Reals) -> None:
+    """Raise OutOfRangeError unless all values are finite and within the bound."""
+    for start in range(0, len(real), _CHUNK):
+        part = real[start : start + _CHUNK]
+        if not (part.min() >= -field.bound and part.max() <= field.bound):  # false for NaN too
+            mend = (
+                "raise secagg.value_bits"
+                if field.exact
+                else "lower training.learning_rate or raise secagg.value_bound"
+            )
+            raise OutOfRangeError(
+                f"a value of {field.name} is beyond its bound of {field.bound:g} or not "
+                f"finite; {mend}"
+            )
+
+
+def _whole(field: Field, real: Reals, out: Integers) -> None:
+    """Write counts as they are."""
+    _check_bound(field, real)
+    out[:] = real
+    if not np.array_equal(out, real):
+        raise OutOfRangeError(f"a count of {field.name} is not a whole number")
+
+
+def _rotated(field: Field, real: Reals, rotation_seed: bytes) -> Reals:
+    """Return a field's coordinates after its rotation, within their bound."""
+    seed = _seed_of(field, rotation_seed)
+    with np.errstate(over="ignore", invalid="ignore"):  # then it is infinite or NaN, and refused
+        filled = np.divide(real, field.bound, dtype=np.float64)
+        norm = math.sqrt(np.square(filled, out=filled).sum())
+    if not norm <= 1 + _NORM_SLACK:
+        raise OutOfRangeError(
+            f"the norm of {field.name} is beyond its bound of {field.bound:g} or not finite; "
+            "clip it to that"
+        )
+    spread = rotate(real, seed)
+    bound = field.value_bound
+    if not max(-spread.min(), spread.max()) <= bound * (1 + _NORM_SLACK):
+        raise OutOfRangeError(
+            f"a rotated coordinate of {field.name} is beyond {bound:g}, which a norm within its "
+            f"bound of {field.bound:g} does once in 2^20 times; try again in another slot"
+        )
+    return spread
+
+
+def _rounded(
+    real: Reals, largest: int, bound: float, rng: np.random.Generator, out: Integers
+) -> None:
+    """Write values times ``largest / bound``, rounded up with the probability of the fraction."""
+    scaled = np.empty(min(_CHUNK, len(real)))
+    uniform = np.empty(len(scaled), dtype=np.float32)
+    for start in range(0, len(real), _CHUNK):
+        part = real[start : start + _CHUNK]
+        words, draws = scaled[: len(part)], uniform[: len(part)]
+        np.multiply(part, largest / bound, out=words, dtype=np.float64)
+        rng.random(out=draws, dtype=np.float32)
+        words += draws
+        np.floor(words, out=words)
+        np.clip(words, -largest, largest, out=words)  # the bound itself, after floating point
+        out[start : start + len(part)] = words
+
+
+def _seed_of(field: Field, rotation_seed: bytes) -> bytes:
+    """Return a field's own seed, so that two fields' rotations have nothing in common."""
+    if len(rotation_seed) != SEED_BYTES:
+        raise SecureSumError(
+            f"field {field.name} is rotated: its rotation's seed is {SEED_BYTES} bytes long, "
+            f"not {len(rotation_seed)}"
+        )
+    return digest("rotation", rotation_seed, field.name)

@@ -1,9 +1,11 @@
 """Shamir's secret sharing of 32-byte secrets over the prime field of 2^31 - 1.
 
 A secret is cut into nine limbs of 30 bits, each the constant term of its own polynomial of
-degree t - 1 with uniform coefficients; holder i gets the nine values at x = i + 1 (Shamir 1979).
-Fewer than t shares are independent of the secret, limb by limb. The arithmetic is vectorised
-over receivers and secrets; products of two field elements fit 62 bits.
+degree t - 1 with uniform coefficients; the holder at the evaluation point x gets the nine values
+at x (Shamir 1979). Fewer than t shares are independent of the secret, limb by limb. On the wire a
+share is its nine values as little-endian 32-bit integers (36 bytes): ``shares[i, j].tobytes()``.
+
+All arithmetic is vectorised; a product of two field elements fits 62 bits.
 """
 
 from __future__ import annotations
@@ -22,62 +24,107 @@ LIMB_BITS = 30
 SHARE_BYTES = 4 * LIMBS
 
 Elements = npt.NDArray[np.int64]
+Points = Elements | Sequence[int]
+Shares = npt.NDArray[np.uint32]
 Entropy = Callable[[int], bytes]
 
+_MOST_TERMS = 1 << 16  # of a sum in _product that fits 63 bits
+_BATCH = 1 << 20  # elements of combine_each's shares at a time (8 MiB as 64-bit integers)
 
-def split(
-    secrets: Sequence[bytes], threshold: int, holders: int, entropy: Entropy
-) -> list[list[bytes]]:
-    """Return shares[holder][secret], each SHARE_BYTES long.
+
+def split(secrets: Sequence[bytes], threshold: int, points: Points, entropy: Entropy) -> Shares:
+    """Share secrets among the holders at ``points``.
 
     Parameters
     ----------
     secrets
         32-byte secrets.
-    threshold, holders
-        1 <= threshold <= holders < 2^31 - 1.
+    threshold
+        Shares that rebuild a secret: 1 <= threshold <= len(points).
+    points
+        Distinct evaluation points, 1 .. 2^31 - 2.
     entropy
         Returns that many uniform bytes; the operating system's generator but in tests.
+
+    Returns
+    -------
+    ndarray of little-endian uint32, shape (len(points), len(secrets), LIMBS)
     """
-    if not 1 <= threshold <= holders:
-        raise ValueError(f"threshold {threshold} is not within 1 .. {holders} holders")
-    constant = np.concatenate([_to_limbs(secret) for secret in secrets])
-    width = len(constant)
-    coefficients = _uniform((threshold - 1) * width, entropy).reshape(threshold - 1, width)
-    x = np.arange(1, holders + 1, dtype=np.int64)[:, None]
-    values = np.zeros((holders, width), dtype=np.int64)
-    for row in coefficients:  # Horner, highest coefficient first
-        values = (values + row) * x % PRIME
-    values = (values + constant) % PRIME
-    packed = values.astype("<u4").reshape(holders, len(secrets), LIMBS)
-    return [[packed[i, s].tobytes() for s in range(len(secrets))] for i in range(holders)]
+    x = np.asarray(points, dtype=np.int64)
+    if not 1 <= threshold <= min(len(x), _MOST_TERMS):
+        raise ValueError(f"threshold {threshold} is not within 1 .. {len(x)} holders")
+    if len(np.unique(x)) != len(x) or x.min() < 1 or x.max() >= PRIME:
+        raise ValueError(f"evaluation points must differ and lie within 1 .. {PRIME - 1}")
+    constant = _to_limbs(secrets)
+    coefficients = _uniform((threshold - 1) * constant.size, entropy)
+    rows = coefficients.reshape(threshold - 1, constant.size)
+    polynomials = np.concatenate([constant.reshape(1, -1), rows])
+    values = _product(_powers(x, threshold), polynomials)
+    return values.astype("<u4").reshape(len(x), len(secrets), LIMBS)
 
 
-def combine(points: Sequence[int], shares: Sequence[Sequence[bytes]]) -> list[bytes]:
-    """Rebuild secrets from shares[k][secret] of the holders at ``points[k]`` (0-based index).
+def combine(points: Points, shares: Shares) -> list[bytes]:
+    """Rebuild secrets that share one set of points.
 
-    All secrets share one set of points, so Lagrange's coefficients are computed once.
+    Parameters
+    ----------
+    points
+        The t evaluation points, distinct.
+    shares
+        Shape (t, count, LIMBS).
 
     Raises
     ------
     SecureSumError
         If points repeat, a share is malformed, or the result cannot be a 32-byte secret (which
-        happens when shares do not belong together or are too few).
+        happens, but with probability 2^-23, when shares do not belong together or are too few).
     """
-    if len(set(points)) != len(points) or not points:
-        raise SecureSumError("shares of a secret must come from different holders")
-    if any(len(share) != SHARE_BYTES for row in shares for share in row):
-        raise SecureSumError(f"a share of a secret is not {SHARE_BYTES} bytes long")
-    weights = lagrange_at_zero([point + 1 for point in points])
-    count = len(shares[0])
-    stacked = np.frombuffer(b"".join(b"".join(row) for row in shares), dtype="<u4")
-    values = stacked.astype(np.int64).reshape(len(points), count * LIMBS)
-    if values.size and int(values.max()) >= PRIME:
+    values = _elements(shares)
+    if len(values) != len(points):
+        raise SecureSumError("shares do not match the points that they are for")
+    if np.any(values >= PRIME):
         raise SecureSumError("a share of a secret is not in the field")
-    total = np.zeros(count * LIMBS, dtype=np.int64)
-    for weight, row in zip(weights, values, strict=True):
-        total = (total + weight * row) % PRIME
-    return [_from_limbs(limbs) for limbs in total.reshape(count, LIMBS)]
+    total = _product(weights(points)[None, :], values.reshape(len(values), -1))
+    secrets = _from_limbs(total.reshape(-1, LIMBS))
+    whole = [secret for secret in secrets if secret is not None]
+    if len(whole) < len(secrets):
+        raise SecureSumError("shares of a secret do not belong together")
+    return whole
+
+
+def combine_each(points: Elements, shares: Shares) -> list[bytes | None]:
+    """Rebuild secrets that each have their own set of points.
+
+    Parameters
+    ----------
+    points
+        Shape (count, t): the evaluation points of each secret, distinct within a row.
+    shares
+        Shape (count, t, LIMBS).
+
+    Returns
+    -------
+    list of bytes or None
+        None for a secret of which a share is not in the field, or whose shares do not belong
+        together (interpolate to no 32-byte secret): one dealer spoils its own secret only.
+
+    Raises
+    ------
+    SecureSumError
+        If points of one secret repeat, or the shapes are not these.
+    """
+    points = np.asarray(points, dtype=np.int64)
+    if points.ndim != 2 or points.shape != shares.shape[:2]:
+        raise SecureSumError("shares do not match the points that they are for")
+    secrets: list[bytes | None] = []
+    step = max(1, _BATCH // max(1, points.shape[1] * LIMBS))
+    for start in range(0, len(points), step):
+        values = _elements(shares[start : start + step])
+        total = _product(weights(points[start : start + step])[:, None, :], values % PRIME)
+        limbs = total[:, 0, :]
+        limbs[np.any(values >= PRIME, axis=(1, 2))] = PRIME  # no secret has such a limb
+        secrets += _from_limbs(limbs)
+    return secrets
 
 
 def well_formed(share: bytes) -> bool:
@@ -85,17 +132,69 @@ def well_formed(share: bytes) -> bool:
     return len(share) == SHARE_BYTES and int(np.frombuffer(share, "<u4").max()) < PRIME
 
 
-def lagrange_at_zero(xs: Sequence[int]) -> list[int]:
-    """Return the weights that interpolate a polynomial at zero from its values at ``xs``."""
-    weights = []
-    for i, x in enumerate(xs):
-        numerator = denominator = 1
-        for j, other in enumerate(xs):
-            if i != j:
-                numerator = numerator * other % PRIME
-                denominator = denominator * (other - x) % PRIME
-        weights.append(numerator * pow(denominator, -1, PRIME) % PRIME)
-    return weights
+def weights(points: Points) -> Elements:
+    """Return Lagrange's weights at zero: ``f(0) = sum_i weight_i f(x_i)`` modulo the prime.
+
+    Parameters
+    ----------
+    points
+        Evaluation points, shape (t,), or (batch, t) for a set in each row.
+
+    Returns
+    -------
+    ndarray of int64 of the same shape
+
+    Raises
+    ------
+    SecureSumError
+        If points of one set repeat, or lie outside 1 .. 2^31 - 2.
+    """
+    x = np.asarray(points, dtype=np.int64)
+    if x.shape[-1] < 1 or x.shape[-1] > _MOST_TERMS or np.any((x < 1) | (x >= PRIME)):
+        raise SecureSumError("shares of a secret must come from holders at points of the field")
+    ordered = np.sort(x, axis=-1)
+    if np.any(ordered[..., 1:] == ordered[..., :-1]):
+        raise SecureSumError("shares of a secret must come from different holders")
+    # weight_i = prod_j x_j / (x_i prod_{j != i} (x_j - x_i))
+    numerator = np.ones((*x.shape[:-1], 1), dtype=np.int64)
+    denominator = x
+    for j in range(x.shape[-1]):
+        other = x[..., j : j + 1]
+        numerator = numerator * other % PRIME
+        difference = other - x
+        difference[..., j] = 1
+        denominator = denominator * difference % PRIME  # within 62 bits, and % gives 0 .. prime - 1
+    return numerator * _inverse(denominator) % PRIME
+
+
+def _inverse(elements: Elements) -> Elements:
+    """Return inverses by Fermat's little theorem: powers to the prime - 2, bit by bit."""
+    result = elements
+    for bit in bin(PRIME - 2)[3:]:
+        result = result * result % PRIME
+        if bit == "1":
+            result = result * elements % PRIME
+    return result
+
+
+def _powers(x: Elements, count: int) -> Elements:
+    """Return x^0 .. x^(count - 1), shape (len(x), count), doubling what is known."""
+    powers = np.ones((len(x), count), dtype=np.int64)
+    known, step = 1, x[:, None]  # step is x^known
+    while known < count:
+        powers[:, known : 2 * known] = powers[:, : count - known][:, :known] * step % PRIME
+        known, step = 2 * known, step * step % PRIME
+    return powers
+
+
+def _product(left: Elements, right: Elements) -> Elements:
+    """Return the matrix product modulo the prime, of at most 2^16 terms a sum.
+
+    The left factor goes in halves of 15 and 16 bits, so that sums stay below 2^63.
+    """
+    high = (left >> 16) @ right % PRIME
+    product: Elements = ((high << 16) + (left & 0xFFFF) @ right) % PRIME
+    return product
 
 
 def _uniform(count: int, entropy: Entropy) -> Elements:
@@ -107,20 +206,29 @@ def _uniform(count: int, entropy: Entropy) -> Elements:
     return out
 
 
-def _to_limbs(secret: bytes) -> Elements:
-    if len(secret) != SECRET_BYTES:
-        raise ValueError(f"a secret is {SECRET_BYTES} bytes long, not {len(secret)}")
-    number = int.from_bytes(secret, "little")
-    mask = (1 << LIMB_BITS) - 1
-    return np.array([(number >> (LIMB_BITS * i)) & mask for i in range(LIMBS)], dtype=np.int64)
+def _elements(shares: Shares) -> Elements:
+    if shares.ndim != 3 or shares.shape[-1] != LIMBS:
+        raise SecureSumError(f"a share of a secret has {LIMBS} limbs of 32 bits")
+    return shares.astype(np.int64)
 
 
-def _from_limbs(limbs: Elements) -> bytes:
-    number = 0
-    for i, limb in enumerate(limbs.tolist()):
-        if limb >> LIMB_BITS:
-            raise SecureSumError("shares of a secret do not belong together")
-        number |= limb << (LIMB_BITS * i)
-    if number >> (8 * SECRET_BYTES):
-        raise SecureSumError("shares of a secret do not belong together")
-    return number.to_bytes(SECRET_BYTES, "little")
+def _to_limbs(secrets: Sequence[bytes]) -> Elements:
+    """Cut secrets into limbs, shape (count, LIMBS): limb i is bits 30 i .. 30 i + 29."""
+    for secret in secrets:
+        if len(secret) != SECRET_BYTES:
+            raise ValueError(f"a secret is {SECRET_BYTES} bytes long, not {len(secret)}")
+    words = np.zeros((len(secrets), LIMBS + 1), dtype=np.int64)  # of 32 bits, zeros around them
+    words[:, 1:-1] = np.frombuffer(b"".join(secrets), "<u4").reshape(len(secrets), LIMBS - 1)
+    i = np.arange(LIMBS)
+    limbs: Elements = words[:, :-1] >> (32 - 2 * i) | words[:, 1:] << (2 * i)
+    return limbs & ((1 << LIMB_BITS) - 1)
+
+
+def _from_limbs(limbs: Elements) -> list[bytes | None]:
+    """Undo :func:`_to_limbs`; None where limbs (below the prime) are not those of a secret."""
+    possible = (limbs >> LIMB_BITS == 0).all(axis=1)
+    possible &= limbs[:, -1] >> (8 * SECRET_BYTES - LIMB_BITS * (LIMBS - 1)) == 0
+    j = np.arange(LIMBS - 1)
+    words = limbs[:, :-1] >> (2 * j) | limbs[:, 1:] << (LIMB_BITS - 2 * j)
+    data = (words & 0xFFFFFFFF).astype("<u4")
+    return [data[k].tobytes() if possible[k] else None for k in range(len(limbs))]
