@@ -15,7 +15,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -41,7 +41,8 @@ class _Section(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
         field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, bool) and field.annotation is not bool:
+        kinds = (field.annotation, *get_args(field.annotation))
+        if isinstance(value, bool) and bool not in kinds:
             raise ValueError("wants a number or a word, not true or false")
         return value
 
@@ -115,14 +116,20 @@ class TrainingSection(_Section):
 
 
 class SecAggSection(_Section):
-    """The secure sum. ``value_bits`` is the signed width of one enterprise's word."""
+    """The secure sum. ``value_bits`` is the signed width of one enterprise's word.
+
+    With ``rotation`` the update is rotated (randomised Hadamard), so that few bits suffice, and
+    ``value_bound`` bounds its L2 norm.
+    """
 
     value_bits: int = Field(22, ge=8, le=32)
     value_bound: float = Field(4.0, gt=0, le=1e6, description="bound of |weighted update|")
     threshold: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     tolerated_dropouts: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     tolerated_colluders: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    consistency: bool = False
+    consistency: bool | Literal["auto"] = "auto"
+    neighbours: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    rotation: bool = False
 
 
 class PrivacySection(_Section):
@@ -257,7 +264,6 @@ def _refuse_what_is_not_there(config: RunConfig) -> None:
     default = RunConfig()
     waiting = {
         "training.algorithm = fedsgd": config.training.algorithm == "fedsgd",
-        "secagg.consistency = true": config.secagg.consistency,
         f"privacy.unit = {config.privacy.unit}": config.privacy.unit != "none",
         f"generator.kind = {config.generator.kind}": config.generator.kind != "none",
     }
