@@ -5,7 +5,7 @@ FgcifError
 │   ├── UnknownKeyError         11  a key that no configuration has
 │   └── NotAvailableError       12  named in the configuration, not in this version
 ├── SchemaError                 20  the consortium schema is wrong, or wrong for this table
-├── DataError                   21  the table cannot be read
+├── DataError                   21  a table or another file cannot be read or written
 │   ├── MissingColumnError      22  a column of the schema is not in the table
 │   ├── ValueOutOfKindError     23  a value cannot be of its feature's kind
 │   └── ClassAbsentError        24  a class of a target is absent at every enterprise
@@ -14,7 +14,10 @@ FgcifError
 ├── SecureSumError              31  the secure sum was refused or failed as a whole
 │   ├── OutOfRangeError         32  a value does not fit the words of the release
 │   ├── SlotSpentError          33  a slot was asked for twice
-│   └── AuthenticationError     34  a message is not from whom it says
+│   ├── AuthenticationError     34  a message is not from whom it says
+│   ├── NotJoinedError          35  an enterprise must join again
+│   ├── PhaseError              36  a message does not fit the phase that a party is in
+│   └── MisbehaviourError       37  enterprises broke the protocol and cost its slot
 └── RunFailedError              40  the federation did not finish
 
 0 is success, 1 an error that is ours (a traceback in the log), 2 wrong usage of a command.
@@ -25,6 +28,7 @@ customer's value: messages are shown, logged, and sent to the coordinator.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -65,7 +69,7 @@ class SchemaError(FgcifError):
 
 
 class DataError(FgcifError):
-    """A table cannot be read."""
+    """A table or another file cannot be read or written."""
 
     exit_code = 21
     told_outside = False
@@ -124,6 +128,32 @@ class AuthenticationError(SecureSumError):
     """A message is not from whom it says, or not for this run, slot and cohort."""
 
     exit_code = 34
+
+
+class NotJoinedError(SecureSumError):
+    """An enterprise holds no keys of this run's epoch (it was restarted, or came late); it must
+    join again."""
+
+    exit_code = 35
+
+
+class PhaseError(SecureSumError):
+    """A message does not fit the phase that a party of a secure sum is in."""
+
+    exit_code = 36
+
+
+class MisbehaviourError(SecureSumError):
+    """Enterprises broke the protocol of a secure sum and cost its slot.
+
+    ``names`` are those to leave out of the next slot.
+    """
+
+    exit_code = 37
+
+    def __init__(self, message: str, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class RunFailedError(FgcifError):
