@@ -16,29 +16,29 @@ from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema
 from fgcif_flwr.enterprise.tasks import Tasks
-from fgcif_flwr.errors import FgcifError, SecureSumError
+from fgcif_flwr.errors import FgcifError, NotJoinedError, SecureSumError
 from fgcif_flwr.federation.releases import (
     TASKS,
     check_input,
-    input_hash,
     layout_of,
 )
 from fgcif_flwr.federation.requests import (
-    Advertise,
     Identify,
     Identity,
     Join,
     Refusal,
     Release,
-    Released,
     Reply,
     Request,
+    Reveal,
 )
+from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.federation.terms import check_schema, config_in
 from fgcif_flwr.models.network import parameter_count
 from fgcif_flwr.privacy.door import Door, Policy, ReleaseLog
 from fgcif_flwr.privacy.statement import PrivacyStatement
-from fgcif_flwr.secagg import Participant
+from fgcif_flwr.secagg import Participant, Released
+from fgcif_flwr.secagg.messages import AdvertiseRequest, ConsentRequest
 from fgcif_flwr.seeds import seed_for
 
 logger = logging.getLogger(__name__)
@@ -83,18 +83,20 @@ class Enterprise:
             check_schema(request.manifest.terms, self.schema.hash)
             config_in(request.manifest.terms)  # refuses what this version does not carry out
             return party.join(request.manifest)
-        if isinstance(request, Advertise):
-            if request.joins and party.epoch is None:  # told again to whoever may not have heard
-                party.begin(request.joins)
-            return party.advertise(request.slot)
+        if isinstance(request, Reveal):
+            return party.reveal(request.joins)
+        if isinstance(request, AdvertiseRequest):
+            return party.advertise(request)
         if isinstance(request, Release):
             return self._release(request)
+        if isinstance(request, ConsentRequest):
+            return party.consent(request)
         return party.unmask(request)
 
     def _release(self, release: Release) -> Released:
         manifest = self.participant.manifest
         if manifest is None:
-            raise SecureSumError(f"{self.participant.name} has not joined a run")
+            raise NotJoinedError(f"{self.participant.name} has not joined a run")
         request = release.request
         if request.task not in TASKS:
             raise SecureSumError(f"there is no task {request.task!r} in the manifest")
@@ -105,7 +107,7 @@ class Enterprise:
         hashed = input_hash(release.arrays)
         rounding = seed_for(config, "rounding", self.rows.name, request.task, hashed.hex())
         door = Door(self.participant, self.policy, self.log)
-        vector = door.release(
+        return door.release(
             request,
             PrivacyStatement.of(config.privacy),
             layout_of(request.task, config, features, parameters),
@@ -113,7 +115,6 @@ class Enterprise:
             lambda: tasks.compute(request.task, release.arrays),
             np.random.default_rng(rounding),
         )
-        return Released(vector, self.participant.advertise(request.slot + 1))
 
 
 @lru_cache(maxsize=4)

@@ -45,7 +45,8 @@ def answer(
     if state:
         participant = load(state)
     else:
-        participant = Participant(rows.name, identity_from_seed(os.urandom(32)))
+        # All enterprises and the coordinator are one process here: it is trusted anyway.
+        participant = Participant(rows.name, identity_from_seed(os.urandom(32)), semi_honest=True)
     log = _log(config.run.output, index)
     enterprise = Enterprise(consortium.schema, rows, participant, Policy(), log)
     reply = enterprise.answer(request)

@@ -3,7 +3,7 @@
 A release passes, in this order,
 
 1. the enterprise's own policy, which does not take the coordinator's word;
-2. the participant's checks of slot and cohort, which spend the slot;
+2. the participant's checks of slot and cohort, once the slot is durably spent;
 3. the release log, one line, before anything is computed;
 4. computing, bounding, and encoding as integers;
 5. the mask, so that only the sum over the cohort can be read.
@@ -32,7 +32,7 @@ import numpy.typing as npt
 from fgcif_flwr.errors import OutOfRangeError, SecureSumError
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
-from fgcif_flwr.secagg.messages import MaskedVector, ReleaseRequest
+from fgcif_flwr.secagg.messages import Released, ReleaseRequest
 from fgcif_flwr.secagg.participant import Participant
 
 logger = logging.getLogger(__name__)
@@ -139,10 +139,12 @@ class Door:
         input_hash: bytes,
         compute: Compute,
         rounding: np.random.Generator,
-    ) -> MaskedVector:
+    ) -> Released:
         """Let one vector out, or raise before anything is computed.
 
-        A refusal by policy leaves the slot unspent (nothing was touched); any later one spends it.
+        The very request that was answered before gets the stored reply, byte for byte: nothing
+        is computed or logged again. A refusal by policy leaves the slot unspent (nothing was
+        touched); any later one spends it.
 
         Parameters
         ----------
@@ -160,8 +162,11 @@ class Door:
         rounding
             Draws the stochastic rounding.
         """
+        stored = self.participant.released_before(request, input_hash)
+        if stored is not None:
+            return stored
         self.policy.check(request, statement)
-        self.participant.open_release(request)
+        self.participant.open_release(request, input_hash)
         whole = with_outcome(layout)
         self.log.append(
             LogEntry(
@@ -174,8 +179,9 @@ class Door:
                 guarantee=statement.in_words(),
             )
         )
-        encoded = _encode(whole, layout, compute, rounding)
-        return self.participant.mask(request, encoded, whole, input_hash)
+        seed = self.participant.rotation_seed(request.slot)
+        encoded = _encode(whole, layout, compute, rounding, seed)
+        return self.participant.mask(encoded, whole)
 
 
 def with_outcome(layout: VectorLayout) -> VectorLayout:
@@ -185,14 +191,18 @@ def with_outcome(layout: VectorLayout) -> VectorLayout:
     compute; the fields of both are zeros.
     """
     counts = tuple(Field(name, 1, 1.0, exact=True) for name in OUTCOMES)
-    return VectorLayout((*counts, *layout.fields), layout.value_bits)
+    return VectorLayout((*counts, *layout.fields), layout.value_bits, layout.noise)
 
 
 def _encode(
-    whole: VectorLayout, layout: VectorLayout, compute: Compute, rounding: np.random.Generator
+    whole: VectorLayout,
+    layout: VectorLayout,
+    compute: Compute,
+    rounding: np.random.Generator,
+    rotation_seed: bytes,
 ) -> npt.NDArray[np.int64]:
     try:
-        return whole.encode({**compute(), **_outcome(None)}, rounding)
+        return whole.encode({**compute(), **_outcome(None)}, rounding, rotation_seed)
     except OutOfRangeError as error:
         logger.warning("zeros are released: %s", error)
         outcome = "out_of_range"
@@ -200,7 +210,7 @@ def _encode(
         logger.exception("zeros are released: the computation failed")
         outcome = "failed"
     zeros = {field.name: np.zeros(field.size) for field in layout.fields}
-    return whole.encode({**zeros, **_outcome(outcome)}, rounding)
+    return whole.encode({**zeros, **_outcome(outcome)}, rounding, rotation_seed)
 
 
 def _outcome(happened: str | None) -> dict[str, npt.NDArray[np.float64]]:

@@ -10,8 +10,10 @@ Three kinds of key pair, never one for the other's purpose:
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -24,6 +26,7 @@ from fgcif_flwr.errors import AuthenticationError
 
 KEY_BYTES = 32
 TAG_BYTES = 16
+SIGNATURE_BYTES = 64
 
 _THROWAWAY = bytes(range(32))  # agrees on nothing; only tells valid keys from invalid ones
 
@@ -60,10 +63,18 @@ def sign(identity: KeyPair, message: bytes) -> bytes:
 
 def verify(public: bytes, signature: bytes, message: bytes, who: str) -> None:
     """Raise AuthenticationError naming ``who`` unless the signature is theirs."""
+    if not signed(public, signature, message):
+        raise AuthenticationError(f"the signature of {who} does not match the roster")
+
+
+@lru_cache(maxsize=4096)  # in a simulation every enterprise of a process checks the same joins
+def signed(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether an Ed25519 signature holds."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
-        raise AuthenticationError(f"the signature of {who} does not match the roster") from None
+        return False
+    return True
 
 
 def load_agreement(private: bytes) -> X25519PrivateKey:
@@ -92,6 +103,11 @@ def contributory(public: bytes) -> bool:
 def derive(secret: bytes, context: bytes) -> bytes:
     """Return HKDF-SHA256(secret, info=context), 32 bytes."""
     return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=context).derive(secret)
+
+
+def expand_salt(key: bytes, nonce: bytes, kind: int, size: int) -> bytes:
+    """Return the first ``size`` (at most 32) bytes of HMAC-SHA256(key, nonce, kind)."""
+    return hmac.digest(key, nonce + bytes([kind]), "sha256")[:size]
 
 
 def seal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:

@@ -1,29 +1,31 @@
 """What coordinator and enterprise say to each other, free of any transport.
 
-==============  ====================================================================
-exchange        coordinator says                    enterprise answers
-==============  ====================================================================
-join            Manifest                            JoinReply
-advertise       slot (and, once, all JoinReplies)   Advertisement
-release         ReleaseRequest                      MaskedVector + next Advertisement
-unmask          UnmaskRequest                       UnmaskReply
-==============  ====================================================================
+===========  ==============================  ==================================================
+exchange     coordinator says                enterprise answers
+===========  ==============================  ==================================================
+join         Manifest                        JoinReply
+reveal       all JoinReplies                 GraphNonce (only where the graph is k-regular)
+advertise    AdvertiseRequest                Advertisement
+release      ReleaseRequest, task's input    Released (with the next slot's Advertisement)
+consent      ConsentRequest                  Consent (only with ``secagg.consistency``)
+unmask       UnmaskRequest                   UnmaskReply
+===========  ==============================  ==================================================
 
-A steady slot is *release* and *unmask*; *advertise* is for the first slot and for enterprises
-that come back.
+A steady slot is *release* and *unmask* (and *consent* between them, where it is on); *advertise* is
+for the first slot and for enterprises that come back. :mod:`fgcif_flwr.secagg.wire` gives each its
+bytes.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from functools import cached_property
 
-from fgcif_flwr.errors import AuthenticationError, CohortError, SecureSumError
+from fgcif_flwr.errors import AuthenticationError, SecureSumError
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.transcript import canonical, digest, digest_pairs
 
 _LARGEST = 1 << 32
-_LIMITS = ("threshold", "tolerated_dropouts", "tolerated_colluders")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Manifest:
         and the schema's hash. Requests name tasks; what a task computes comes from here.
     roster : tuple of (name, identity key)
         All who may join, in the order of names.
-    threshold, tolerated_dropouts, tolerated_colluders : int or None
+    threshold, tolerated_dropouts, tolerated_colluders, consistency, neighbours : optional
         As configured; None is filled in by :meth:`SecureSumParameters.choose` from the length of
         the roster, alike at every party.
     """
@@ -50,6 +52,8 @@ class Manifest:
     threshold: int | None = None
     tolerated_dropouts: int | None = None
     tolerated_colluders: int | None = None
+    consistency: bool | None = None
+    neighbours: int | None = None
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.roster]
@@ -63,51 +67,35 @@ class Manifest:
 
     def hash(self) -> bytes:
         """Digest of the whole manifest."""
+        return self._hash
+
+    @cached_property
+    def identities(self) -> dict[str, bytes]:
+        """Identity keys by name."""
+        return dict(self.roster)
+
+    @cached_property
+    def _hash(self) -> bytes:
         optional = [
-            -1 if value is None else value
-            for value in (self.threshold, self.tolerated_dropouts, self.tolerated_colluders)
+            -1 if value is None else int(value)
+            for value in (
+                self.threshold,
+                self.tolerated_dropouts,
+                self.tolerated_colluders,
+                self.consistency,
+                self.neighbours,
+            )
         ]
         return digest(
             "manifest", self.epoch, self.terms, digest_pairs("roster", self.roster), *optional
         )
 
-    def to_json(self) -> str:
-        """Return the manifest as JSON; undone by :meth:`from_json`."""
-        return json.dumps(
-            {
-                "epoch": self.epoch,
-                "terms": self.terms,
-                "roster": [[name, public.hex()] for name, public in self.roster],
-                "threshold": self.threshold,
-                "tolerated_dropouts": self.tolerated_dropouts,
-                "tolerated_colluders": self.tolerated_colluders,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Read a manifest.
-
-        Raises
-        ------
-        ValueError
-            If the text is not a manifest; wrong fields and types are named by their class.
-        """
-        tree = json.loads(text)
-        try:
-            roster = tuple((str(name), bytes.fromhex(public)) for name, public in tree["roster"])
-            limits = [tree[key] for key in _LIMITS]
-            if not all(value is None or type(value) is int for value in limits):
-                raise TypeError("limits")
-            return cls(int(tree["epoch"]), str(tree["terms"]), roster, *limits)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a manifest ({type(error).__name__})") from None
-
     def parameters(self, holders: int) -> SecureSumParameters:
         """Return the parameters once so many of the roster have joined.
 
-        Threshold and colluders follow the roster, never the number that is said to have joined:
-        else a coordinator could tell each victim that it and a few colluders are all.
+        Colluders, and in a complete graph the threshold, follow the roster, never the number that
+        is said to have joined: else a coordinator could tell each victim that it and a few
+        colluders are all.
 
         Raises
         ------
@@ -115,92 +103,183 @@ class Manifest:
             If no parameters hold for the roster, or more of it than may be lost are missing.
         """
         whole = SecureSumParameters.choose(
-            len(self.roster), self.threshold, self.tolerated_dropouts, self.tolerated_colluders
+            len(self.roster),
+            self.threshold,
+            self.tolerated_dropouts,
+            self.tolerated_colluders,
+            self.consistency,
+            self.neighbours,
         )
-        missing = whole.holders - holders
-        if missing > whole.tolerated_dropouts:
-            raise CohortError(
-                f"{holders} of the {whole.holders} enterprises on the roster joined; "
-                f"secagg.tolerated_dropouts allows {whole.tolerated_dropouts} to be missing"
-            )
-        return SecureSumParameters(
-            holders,
-            whole.threshold,
-            min(whole.tolerated_dropouts, holders - whole.threshold),
-            whole.tolerated_colluders,
-        )
+        return whole.joined(holders)
 
 
 @dataclass(frozen=True)
 class JoinReply:
-    """An enterprise's signed answer to a manifest: a fresh nonce and its channel key."""
+    """An enterprise's signed answer to a manifest: a fresh nonce, its channel key, and a
+    commitment to its part of the randomness from which a k-regular graph is drawn."""
 
     name: str
     nonce: bytes
     channel_public: bytes
+    graph_commitment: bytes
     signature: bytes
 
     def signed_bytes(self, manifest_hash: bytes) -> bytes:
         """Return what the identity key signs."""
-        return canonical("join", manifest_hash, self.name, self.nonce, self.channel_public)
+        return canonical(
+            "join",
+            manifest_hash,
+            self.name,
+            self.nonce,
+            self.channel_public,
+            self.graph_commitment,
+        )
+
+
+@dataclass(frozen=True)
+class GraphNonce:
+    """Opens the commitment of a join, once all joins are fixed."""
+
+    name: str
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class AdvertiseRequest:
+    """Asks for a round key for ``slot``.
+
+    ``joins`` and ``graph_nonces`` tell who joined; whoever heard it already ignores them.
+    """
+
+    slot: int
+    joins: tuple[JoinReply, ...] = ()
+    graph_nonces: tuple[GraphNonce, ...] = ()
 
 
 @dataclass(frozen=True)
 class Advertisement:
     """A round key for one slot, with shares of its private half and of the self-mask seed.
 
-    ``sealed`` holds one ciphertext per holder in the order of names, empty for the sender.
-    ``commitment`` binds the seed, so that a wrong reconstruction is noticed.
+    Attributes
+    ----------
+    sender, slot
+        Who, and for which slot.
+    round_public : bytes
+        X25519 public key.
+    seed_commitment : bytes
+        Binds the self-mask seed (32 bytes).
+    commitments : bytes
+        For every receiver in order, itself included, the commitments to its two shares.
+    sealed : bytes
+        For every receiver in order, itself left out, its two shares under its channel key.
+    signature : bytes
+        Ed25519, over all of the above and the slot's binding.
     """
 
     sender: str
     slot: int
     round_public: bytes
-    commitment: bytes
-    sealed: tuple[bytes, ...]
+    seed_commitment: bytes
+    commitments: bytes
+    sealed: bytes
+    signature: bytes
+
+    def rest(self) -> bytes:
+        """Digest of what is signed besides the round key."""
+        return digest("rest", self.seed_commitment, self.commitments, self.sealed)
 
 
 @dataclass(frozen=True)
 class CohortMember:
-    """One member of a slot's cohort as shown to another: its round key, its sealed shares."""
+    """One neighbour's advertisement as shown to another: what concerns that other alone.
+
+    ``rest`` and ``signature`` prove the round key where the sealed shares do not open.
+    """
 
     name: str
     round_public: bytes
+    rest: bytes
+    signature: bytes
+    commitments: bytes
     sealed: bytes
 
 
 @dataclass(frozen=True)
 class ReleaseRequest:
-    """Asks for the masked vector of ``task`` in ``slot``; cohort in the order of names."""
+    """Asks for the masked vector of ``task`` in ``slot``.
 
+    Attributes
+    ----------
+    run_id : bytes
+        Of the epoch.
+    slot, task
+        Which keys to use, and what to compute.
+    cohort : tuple of str
+        Everybody who takes part, in the order of names.
+    members : tuple of CohortMember
+        The receiver's neighbours in the cohort, itself included, in the order of names.
+    """
+
+    run_id: bytes
     slot: int
     task: str
-    cohort: tuple[CohortMember, ...]
+    cohort: tuple[str, ...]
+    members: tuple[CohortMember, ...]
 
 
 @dataclass(frozen=True)
-class MaskedVector:
-    """Packed words, uniform to whoever does not know the masks."""
+class Released:
+    """Packed words, uniform to whoever does not know the masks; and the next slot's round key.
+
+    ``complaints`` names the dealers whose shares for the sender do not open, or are not what they
+    are committed to.
+    """
 
     sender: str
     slot: int
     words: bytes
+    complaints: tuple[str, ...]
+    next: Advertisement
 
 
 @dataclass(frozen=True)
-class UnmaskRequest:
-    """Who of the cohort arrived and who did not; a partition of the cohort."""
+class ConsentRequest:
+    """Shows one enterprise who of the cohort arrived and who did not, before anything is opened."""
 
+    run_id: bytes
     slot: int
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class UnmaskReply:
-    """One share per cohort member in the order of names: of the self-mask seed for a survivor,
-    of the round key for a dropped one."""
+class Consent:
+    """An enterprise's signature of the one list of survivors that it will ever sign for a slot."""
 
     sender: str
     slot: int
-    shares: tuple[bytes, ...]
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class UnmaskRequest:
+    """Who of the cohort arrived and who did not; a partition of the cohort.
+
+    ``consents`` are those of a quorum, where the manifest asks for consistency.
+    """
+
+    run_id: bytes
+    slot: int
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+    consents: tuple[Consent, ...] = ()
+
+
+@dataclass(frozen=True)
+class UnmaskReply:
+    """One opened share, with its salt, for every neighbour in the cohort in the order of names:
+    of the self-mask seed for a survivor, of the round key for a dropped one."""
+
+    sender: str
+    slot: int
+    shares: bytes

@@ -1,0 +1,150 @@
+"""Rebuild the secrets that open a slot, and name whoever spoilt a share.
+
+Every opened share is held against the commitment that its dealer signed, so a wrong one names its
+holder; shares that all fit their commitments and yet open nothing name their dealer. A holder that
+complained of a dealer at release has no share of its secrets to answer with.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+
+import numpy as np
+
+from fgcif_flwr.errors import MisbehaviourError, SecureSumError
+from fgcif_flwr.secagg import keys, shamir
+from fgcif_flwr.secagg.coordinator.collected import Collected
+from fgcif_flwr.secagg.epoch import (
+    COMMITMENT_BYTES,
+    OPENED_BYTES,
+    ROUND_KEY,
+    SELF_MASK,
+    commit_share,
+)
+from fgcif_flwr.secagg.shamir import LIMBS, SHARE_BYTES
+
+
+def reconstruct(
+    collected: Collected, answers: Mapping[str, bytes]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return each cohort member's opened secret, and who is proven to have spoilt shares and how.
+
+    Parameters
+    ----------
+    answers
+        Opened shares of each who answered, one piece for every neighbour in the cohort.
+
+    Raises
+    ------
+    SecureSumError
+        If fewer than the threshold answered for a secret.
+    MisbehaviourError
+        If enough answered and yet too few shares fit, naming whom to leave out.
+    """
+    tolerated = collected.context.epoch.parameters.tolerated_colluders
+    blamed = {  # more say so than can be in league
+        dealer: "dealt shares that do not fit"
+        for dealer, complainers in collected.complaints.items()
+        if len(complainers) > tolerated
+    }
+    dealers = collected.context.cohort
+    points: list[list[int]] = []
+    shares: list[bytes] = []
+    opened = _by_dealer(collected, answers)
+    for dealer in dealers:
+        holders, pieces = _fitting(collected, dealer, opened[dealer], blamed)
+        points.append(holders)
+        shares.append(b"".join(pieces))
+    stacked = np.frombuffer(b"".join(shares), dtype="<u4")
+    threshold = collected.context.epoch.parameters.threshold
+    rebuilt = shamir.combine_each(
+        np.array(points, dtype=np.int64) + 1, stacked.reshape(len(dealers), threshold, LIMBS)
+    )
+    secrets: dict[str, bytes] = {}
+    for dealer, secret in zip(dealers, rebuilt, strict=True):
+        if secret is not None and _is_committed(collected, dealer, secret):
+            secrets[dealer] = secret
+        else:
+            blamed[dealer] = "dealt shares that fit their commitments and open nothing"
+    useless = [dealer for dealer in dealers if dealer not in secrets]
+    if useless:
+        raise MisbehaviourError(
+            f"slot {collected.context.slot}: {', '.join(useless)} {blamed[useless[0]]}", useless
+        )
+    return secrets, blamed
+
+
+def _by_dealer(
+    collected: Collected, answers: Mapping[str, bytes]
+) -> dict[str, list[tuple[str, bytes]]]:
+    """Return (holder, opened share) for each dealer, holders in the order of names."""
+    epoch, cohort = collected.context.epoch, collected.context.cohort
+    opened: dict[str, list[tuple[str, bytes]]] = {dealer: [] for dealer in cohort}
+    for holder in sorted(answers):
+        pieces = answers[holder]
+        for index, dealer in enumerate(epoch.neighbours(holder, cohort)):
+            piece = pieces[OPENED_BYTES * index : OPENED_BYTES * (index + 1)]
+            opened[dealer].append((holder, piece))
+    return opened
+
+
+def _fitting(
+    collected: Collected,
+    dealer: str,
+    opened: list[tuple[str, bytes]],
+    blamed: dict[str, str],
+) -> tuple[list[int], list[bytes]]:
+    """Return positions and shares of the first holders, as many as the threshold, whose shares
+    fit what the dealer committed to."""
+    context = collected.context
+    epoch, ad = context.epoch, collected.ads[dealer]
+    threshold = epoch.parameters.threshold
+    kind = SELF_MASK if dealer in collected.survivors else ROUND_KEY
+    binding = epoch.slot_binding(context.slot)
+    dealer_position = epoch.position(dealer)
+    complained = collected.complaints.get(dealer, set())
+    holders: list[int] = []
+    pieces: list[bytes] = []
+    for holder, piece in opened:
+        if holder in complained:
+            continue
+        position = epoch.position(holder)
+        start = COMMITMENT_BYTES * (2 * epoch.graph.place(dealer_position, position) + kind)
+        committed = ad.commitments[start : start + COMMITMENT_BYTES]
+        if commit_share(binding, dealer, position, kind, piece) != committed:
+            blamed[holder] = f"opened another share than {dealer} dealt to it"
+            continue
+        holders.append(position)
+        pieces.append(piece[:SHARE_BYTES])
+        if len(holders) == threshold:
+            return holders, pieces
+    if len(opened) < threshold:
+        raise SecureSumError(
+            f"slot {context.slot}: {len(opened)} enterprises answered for {dealer}; {threshold} "
+            "are needed to open the sum"
+        )
+    raise _too_few_fit(collected, dealer, complained, blamed)
+
+
+def _too_few_fit(
+    collected: Collected, dealer: str, complained: set[str], blamed: dict[str, str]
+) -> MisbehaviourError:
+    """Name the dealer where more complain than may collude; else it and they are suspect alike."""
+    context = collected.context
+    proven = len(complained) > context.epoch.parameters.tolerated_colluders
+    names = {dealer, *blamed} | (set() if proven else complained)
+    word = "are spoilt" if proven else "are spoilt, or those who say so lie"
+    return MisbehaviourError(
+        f"slot {context.slot}: {len(complained)} enterprises say that the shares of {dealer} "
+        f"{word}; too few others are left to open its secrets",
+        sorted(names),
+    )
+
+
+def _is_committed(collected: Collected, dealer: str, secret: bytes) -> bool:
+    ad, context = collected.ads[dealer], collected.context
+    if dealer in collected.survivors:
+        expected = context.epoch.seed_commitment(context.slot, dealer, secret)
+        return hmac.compare_digest(expected, ad.seed_commitment)
+    return keys.agreement_from_seed(secret).public == ad.round_public
