@@ -16,7 +16,9 @@ app = ClientApp()
 
 @app.query("identify")
 @app.query("join")
+@app.query("reveal")
 @app.query("advertise")
+@app.query("consent")
 @app.query("unmask")
 @app.train("release")
 def handle(message: Message, context: Context) -> Message:

@@ -26,7 +26,7 @@ from fgcif_flwr.errors import (
 )
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
 from fgcif_flwr.federation.releases import STATISTICS, FederationRows, layout_of
-from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
+from fgcif_flwr.federation.session import SecureSumSession, SessionSettings, Sum, Task
 from fgcif_flwr.federation.strategy import RoundReport, SecureFedAvg
 from fgcif_flwr.federation.terms import terms_of
 from fgcif_flwr.federation.traffic import MeteredGrid, Traffic
@@ -56,7 +56,7 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
     schema = load_schema(config.data.schema_name)
     features = feature_layout(schema)
     metered = grid if isinstance(grid, MeteredGrid) else MeteredGrid(grid)
-    session = SecureSumSession(metered, config, terms_of(config, schema.hash))
+    session = SecureSumSession(metered, SessionSettings.of(config), terms_of(config, schema.hash))
     session.join()
     rows, classes = _statistics(session, config, features, schema)
     network = build_network(features, config.model, seed_for(config, "model"))
@@ -187,7 +187,10 @@ def _record(
         "rounds": config.run.rounds,
         "secure_sum": {
             **asdict(parameters),
+            "withstands": parameters.withstands,
             "honest_in_any_sum": parameters.honest_in_any_sum,
+            "honest_with_consistency": parameters.honest_if(consistency=True),
+            "honest_without_consistency": parameters.honest_if(consistency=False),
             "run_id": session.epoch.run_id.hex(),
         },
         "federation_rows": asdict(rows),

@@ -1,13 +1,12 @@
 """Requests and replies as Flower records, and back.
 
-Bytes travel as bytes: no pickle, no text encoding of numbers. Light to import: the ClientApp
-starts a process for every message in a deployment.
+A message is one byte string (:mod:`fgcif_flwr.secagg.wire`); a task's input travels beside it as
+arrays. Light to import: the ClientApp starts a process for every message in a deployment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import cast, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,48 +14,42 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.requests import (
-    Advertise,
     Arrays,
     Identify,
-    Identity,
     Join,
-    Refusal,
     Release,
-    Released,
     Reply,
     Request,
+    Reveal,
 )
+from fgcif_flwr.secagg import wire
 from fgcif_flwr.secagg.messages import (
-    Advertisement,
-    CohortMember,
-    JoinReply,
-    Manifest,
-    MaskedVector,
+    AdvertiseRequest,
+    ConsentRequest,
     ReleaseRequest,
-    UnmaskReply,
     UnmaskRequest,
 )
 
-REQUEST = "request"
-REPLY = "reply"
-INPUT = "input"
+REQUEST = "fgcif.request"
+REPLY = "fgcif.reply"
+INPUT = "fgcif.input"
+_MESSAGE = "message"
 
-# What a ConfigRecord can hold, spelled as Flower spells it.
-_Value = (
-    int
-    | float
-    | str
-    | bytes
-    | bool
-    | list[int]
-    | list[float]
-    | list[str]
-    | list[bytes]
-    | list[bool]
-)
-_T = TypeVar("_T")
+_TYPES: dict[type, str] = {
+    Identify: "query.identify",
+    Join: "query.join",
+    Reveal: "query.reveal",
+    AdvertiseRequest: "query.advertise",
+    Release: "train.release",
+    ConsentRequest: "query.consent",
+    UnmaskRequest: "query.unmask",
+}
+_REQUESTS = {name: kind for kind, name in _TYPES.items()}
+MESSAGE_TYPES = frozenset(_REQUESTS)
+"""Flower's message types that carry a request."""
+_REPLIES = get_args(Reply)
 
-# What reading raises on what it cannot read; the last three come of arrays and of large numbers.
+# What reading an array raises on what it cannot read.
 _MALFORMED = (
     KeyError,
     TypeError,
@@ -70,13 +63,7 @@ _MALFORMED = (
 
 def message_type(request: Request) -> str:
     """Return Flower's message type, by which the ClientApp routes a request."""
-    return {
-        Identify: "query.identify",
-        Join: "query.join",
-        Advertise: "query.advertise",
-        Release: "train.release",
-        UnmaskRequest: "query.unmask",
-    }[type(request)]
+    return _TYPES[type(request)]
 
 
 def arrays_to_record(arrays: Arrays) -> ArrayRecord:
@@ -94,70 +81,35 @@ def arrays_from_record(record: ArrayRecord) -> dict[str, np.ndarray]:
 
 def request_to_records(request: Request, inputs: ArrayRecord | None = None) -> RecordDict:
     """Write a request; ``inputs`` is a Release's input when it is shared by many messages."""
-    values: dict[str, _Value]
-    if isinstance(request, Identify):
-        values = {}
-    elif isinstance(request, Join):
-        values = {"manifest": request.manifest.to_json()}
-    elif isinstance(request, Advertise):
-        values = {"slot": request.slot, **_joins(request.joins)}
-    elif isinstance(request, Release):
-        members = request.request.cohort
-        values = {
-            "slot": request.request.slot,
-            "task": request.request.task,
-            "names": [member.name for member in members],
-            "publics": [member.round_public for member in members],
-            "sealed": [member.sealed for member in members],
-        }
-    else:
-        values = {
-            "slot": request.slot,
-            "survivors": list(request.survivors),
-            "dropped": list(request.dropped),
-        }
-    records = RecordDict({REQUEST: ConfigRecord(values)})
+    said = request.request if isinstance(request, Release) else request
+    records = RecordDict({REQUEST: ConfigRecord({_MESSAGE: wire.encode(said)})})
     if isinstance(request, Release):
         records[INPUT] = arrays_to_record(request.arrays) if inputs is None else inputs
     return records
 
 
-def request_from_records(kind: str, records: RecordDict) -> Request:
-    """Read the request of a message of Flower type ``kind``; SecureSumError if malformed."""
-    return _strict("request", lambda: _read_request(kind, records))
+def request_from_records(message_type: str, records: RecordDict) -> Request:
+    """Read the request of a message of a Flower type; SecureSumError if malformed."""
+    kind = _REQUESTS.get(message_type)
+    if kind is None:
+        raise SecureSumError("a request is malformed: there is no such message type")
+    if kind is not Release:
+        return cast(Request, wire.decode(kind, _message(records, REQUEST)))
+    request = wire.decode(ReleaseRequest, _message(records, REQUEST))
+    try:
+        return Release(request, arrays_from_record(cast(ArrayRecord, records[INPUT])))
+    except _MALFORMED as error:
+        raise SecureSumError(f"a task's input is malformed ({type(error).__name__})") from None
 
 
 def reply_to_records(reply: Reply) -> RecordDict:
     """Write a reply."""
-    values: dict[str, _Value]
-    if isinstance(reply, Identity):
-        values = {"kind": "identity", "name": reply.name, "public": reply.public}
-    elif isinstance(reply, JoinReply):
-        values = {"kind": "join", **_joins((reply,))}
-    elif isinstance(reply, Advertisement):
-        values = {"kind": "advertisement", **_advertisement(reply)}
-    elif isinstance(reply, Released):
-        values = {
-            "kind": "released",
-            "words": reply.vector.words,
-            "vector_slot": reply.vector.slot,
-            **_advertisement(reply.next),
-        }
-    elif isinstance(reply, UnmaskReply):
-        values = {
-            "kind": "unmask",
-            "sender": reply.sender,
-            "slot": reply.slot,
-            "shares": list(reply.shares),
-        }
-    else:
-        values = {"kind": "refusal", "code": reply.code, "reason": reply.reason}
-    return RecordDict({REPLY: ConfigRecord(values)})
+    return RecordDict({REPLY: ConfigRecord({_MESSAGE: wire.encode(reply)})})
 
 
 def reply_from_records(records: RecordDict) -> Reply:
     """Read a reply; SecureSumError if malformed."""
-    return _strict("reply", lambda: _read_reply(_Reader(records, REPLY)))
+    return cast(Reply, wire.decode_any(_REPLIES, _message(records, REPLY)))
 
 
 def payload_bytes(records: RecordDict) -> int:
@@ -178,124 +130,9 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, str | bytes) else 8
 
 
-def _joins(joins: Sequence[JoinReply]) -> dict[str, _Value]:
-    return {
-        "join_names": [join.name for join in joins],
-        "join_nonces": [join.nonce for join in joins],
-        "join_channels": [join.channel_public for join in joins],
-        "join_signatures": [join.signature for join in joins],
-    }
-
-
-def _advertisement(ad: Advertisement) -> dict[str, _Value]:
-    return {
-        "sender": ad.sender,
-        "slot": ad.slot,
-        "round_public": ad.round_public,
-        "commitment": ad.commitment,
-        "sealed": list(ad.sealed),
-    }
-
-
-class _Reader:
-    """Typed access to a record; a wrong type is a TypeError, an absent key a KeyError."""
-
-    def __init__(self, records: RecordDict, name: str) -> None:
-        self.record = cast(ConfigRecord, records[name])
-
-    def number(self, key: str) -> int:
-        return self._of(key, int)
-
-    def text(self, key: str) -> str:
-        return self._of(key, str)
-
-    def octets(self, key: str) -> bytes:
-        return self._of(key, bytes)
-
-    def texts(self, key: str) -> list[str]:
-        return self._list(key, str)
-
-    def blobs(self, key: str) -> list[bytes]:
-        return self._list(key, bytes)
-
-    def _of(self, key: str, kind: type[_T]) -> _T:
-        value = self.record[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(key)
-        return value
-
-    def _list(self, key: str, kind: type[_T]) -> list[_T]:
-        value = self.record[key]
-        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
-            raise TypeError(key)
-        return cast(list[_T], value)
-
-    def joins(self) -> tuple[JoinReply, ...]:
-        columns = zip(
-            self.texts("join_names"),
-            self.blobs("join_nonces"),
-            self.blobs("join_channels"),
-            self.blobs("join_signatures"),
-            strict=True,
-        )
-        return tuple(JoinReply(*row) for row in columns)
-
-    def advertisement(self) -> Advertisement:
-        return Advertisement(
-            self.text("sender"),
-            self.number("slot"),
-            self.octets("round_public"),
-            self.octets("commitment"),
-            tuple(self.blobs("sealed")),
-        )
-
-
-def _read_request(kind: str, records: RecordDict) -> Request:
-    reader = _Reader(records, REQUEST)
-    if kind == "query.identify":
-        return Identify()
-    if kind == "query.join":
-        return Join(Manifest.from_json(reader.text("manifest")))
-    if kind == "query.advertise":
-        return Advertise(reader.number("slot"), reader.joins())
-    if kind == "query.unmask":
-        return UnmaskRequest(
-            reader.number("slot"), tuple(reader.texts("survivors")), tuple(reader.texts("dropped"))
-        )
-    if kind == "train.release":
-        members = zip(
-            reader.texts("names"), reader.blobs("publics"), reader.blobs("sealed"), strict=True
-        )
-        cohort = tuple(CohortMember(*member) for member in members)
-        request = ReleaseRequest(reader.number("slot"), reader.text("task"), cohort)
-        return Release(request, arrays_from_record(cast(ArrayRecord, records[INPUT])))
-    raise TypeError(kind)
-
-
-def _read_reply(reader: _Reader) -> Reply:
-    kind = reader.text("kind")
-    if kind == "identity":
-        return Identity(reader.text("name"), reader.octets("public"))
-    if kind == "join":
-        (join,) = reader.joins()
-        return join
-    if kind == "advertisement":
-        return reader.advertisement()
-    if kind == "released":
-        ad = reader.advertisement()
-        vector = MaskedVector(ad.sender, reader.number("vector_slot"), reader.octets("words"))
-        return Released(vector, ad)
-    if kind == "unmask":
-        return UnmaskReply(
-            reader.text("sender"), reader.number("slot"), tuple(reader.blobs("shares"))
-        )
-    if kind == "refusal":
-        return Refusal(reader.number("code"), reader.text("reason"))
-    raise TypeError(kind)
-
-
-def _strict(what: str, read: Callable[[], _T]) -> _T:
-    try:
-        return read()
-    except _MALFORMED as error:
-        raise SecureSumError(f"a {what} is malformed ({type(error).__name__})") from None
+def _message(records: RecordDict, name: str) -> bytes:
+    record = records.get(name)
+    value = record.get(_MESSAGE) if isinstance(record, ConfigRecord) else None
+    if not isinstance(value, bytes):
+        raise SecureSumError("a message is malformed: it holds no bytes where they are awaited")
+    return value

@@ -15,8 +15,6 @@ evaluate       counts of the model's predictions on validation and on test rows
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +24,7 @@ from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout, Head
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.count_words import words_of
+from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
 
 STATISTICS = "statistics"
@@ -37,8 +36,6 @@ MODEL = "model"
 CLASS_WEIGHTS = "class_weights/"
 """Prefix of the heads' class weights in a task's input."""
 TASKS = (STATISTICS, TRAIN, TRAIN_EVALUATE, EVALUATE)
-
-ArrayMap = Mapping[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def layout_of(
         ]
     elif task in (TRAIN, TRAIN_EVALUATE):
         fields = [
-            Field("update", parameters, bound),
+            Field("update", parameters, bound, rotated=config.secagg.rotation),
             Field("rows", 1, whole, exact=True),
             Field("loss", 1, LOSS_BOUND),
         ]
@@ -154,14 +151,3 @@ def check_input(
             raise SecureSumError("rows of a task wants counts, and training rows at least 1")
         if name.startswith(CLASS_WEIGHTS) and not (array.min() > 0 and array.max() <= WEIGHT_CAP):
             raise SecureSumError(f"{name} wants weights above 0 and at most {WEIGHT_CAP:g}")
-
-
-def input_hash(arrays: ArrayMap) -> bytes:
-    """Return SHA-256 over names, types, shapes and bytes of a task's input, in name order."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        head = f"{name}\0{array.dtype.str}\0{array.shape}\0".encode()
-        digest.update(len(head).to_bytes(4, "big") + head)
-        digest.update(array.data)
-    return digest.digest()

@@ -12,9 +12,13 @@ from fgcif_flwr import errors
 from fgcif_flwr.errors import FgcifError
 from fgcif_flwr.secagg.messages import (
     Advertisement,
+    AdvertiseRequest,
+    Consent,
+    ConsentRequest,
+    GraphNonce,
     JoinReply,
     Manifest,
-    MaskedVector,
+    Released,
     ReleaseRequest,
     UnmaskReply,
     UnmaskRequest,
@@ -47,27 +51,18 @@ class Join:
 
 
 @dataclass(frozen=True)
-class Advertise:
-    """Asks for a round key for ``slot``; ``joins`` only where the epoch begins."""
+class Reveal:
+    """Asks for the graph nonces, now that all joins are fixed."""
 
-    slot: int
-    joins: tuple[JoinReply, ...] = ()
+    joins: tuple[JoinReply, ...]
 
 
 @dataclass(frozen=True)
 class Release:
-    """Asks for a masked vector; ``arrays`` is the task's input, ``round`` counts from 1."""
+    """Asks for a masked vector; ``arrays`` is the task's input."""
 
     request: ReleaseRequest
     arrays: Arrays = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Released:
-    """A masked vector, and the round key for the slot after."""
-
-    vector: MaskedVector
-    next: Advertisement
 
 
 @dataclass(frozen=True)
@@ -98,5 +93,7 @@ class Refusal:
         return errors.by_exit_code(self.code, f"{who}: {reason}")
 
 
-Request = Identify | Join | Advertise | Release | UnmaskRequest
-Reply = Identity | JoinReply | Advertisement | Released | UnmaskReply | Refusal
+Request = Identify | Join | Reveal | AdvertiseRequest | Release | ConsentRequest | UnmaskRequest
+Reply = (
+    Identity | JoinReply | GraphNonce | Advertisement | Released | Consent | UnmaskReply | Refusal
+)

@@ -23,12 +23,12 @@ from fgcif_flwr.federation.releases import (
     MODEL,
     TRAIN,
     TRAIN_EVALUATE,
-    ArrayMap,
     FederationRows,
     layout_of,
 )
 from fgcif_flwr.federation.server_optimizer import ServerOptimizer
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
+from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.models.metrics import metrics_from_counts
 from fgcif_flwr.models.parameters import to_vector
 
@@ -113,13 +113,17 @@ class SecureFedAvg(FedAvg):
         """Log what protects a round."""
         parameters = self.session.epoch.parameters
         logger.info(
-            "secure sum over %d enterprises: threshold %d, tolerated dropouts %d, "
-            "tolerated colluders %d, at least %d honest enterprises in any sum",
+            "secure sum over %d enterprises, each with %d neighbours: threshold %d, tolerated "
+            "dropouts %d, tolerated colluders %d, consistency exchange %s; at least %d honest "
+            "enterprises in any sum against a %s",
             parameters.holders,
+            parameters.neighbours,
             parameters.threshold,
             parameters.tolerated_dropouts,
             parameters.tolerated_colluders,
+            "on" if parameters.consistency else "off",
             parameters.honest_in_any_sum,
+            parameters.withstands,
         )
 
     def configure_train(

@@ -1,0 +1,174 @@
+"""Who takes part: epochs of joined enterprises, and their round keys for the next slot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from fgcif_flwr.errors import CohortError, NotJoinedError, SecureSumError
+from fgcif_flwr.federation.exchange import Exchange
+from fgcif_flwr.federation.requests import Join, Reveal
+from fgcif_flwr.federation.session_settings import SessionSettings
+from fgcif_flwr.secagg import (
+    Advertisement,
+    AdvertiseRequest,
+    Epoch,
+    GraphNonce,
+    JoinReply,
+    fix_epoch,
+    valid_joins,
+)
+
+logger = logging.getLogger(__name__)
+
+SLOTS_BETWEEN_EPOCHS = 10
+"""Fewest slots before those who returned are let in, unless the others are too few without:
+joining costs everyone two exchanges."""
+_ATTEMPTS = 3
+
+
+class Epochs:
+    """The epochs of a run, one at a time.
+
+    Parameters
+    ----------
+    exchange : Exchange
+    settings : SessionSettings
+    terms : str
+        The manifest's terms.
+
+    Attributes
+    ----------
+    slot : int
+        The next slot; slots grow over all epochs.
+    """
+
+    def __init__(self, exchange: Exchange, settings: SessionSettings, terms: str) -> None:
+        self.slot = 1
+        self._exchange = exchange
+        self._settings = settings
+        self._terms = terms
+        self._roster: tuple[tuple[str, bytes], ...] = settings.roster or ()
+        self._epoch: Epoch | None = None
+        self._count = 0
+        self._begun_at = 0
+        self._joins: tuple[JoinReply, ...] = ()
+        self._nonces: tuple[GraphNonce, ...] = ()
+        self._ads: dict[str, Advertisement] = {}
+        self._left_out: set[str] = set()
+
+    @property
+    def current(self) -> Epoch:
+        """The epoch joined; NotJoinedError before :meth:`join`."""
+        if self._epoch is None:
+            raise NotJoinedError("nobody has joined yet")
+        return self._epoch
+
+    def join(self) -> Epoch:
+        """Wait for the enterprises, agree on the manifest, and collect the first round keys.
+
+        Raises
+        ------
+        CohortError
+            If too few connect in time, two have one name, or too few join for the threshold rule.
+        """
+        settings = self._settings
+        wanted = settings.enterprises
+        connected = self._exchange.wait_for(wanted)
+        least = wanted
+        if settings.roster is not None:  # the absent may come later
+            least -= settings.parameters(len(settings.roster)).tolerated_dropouts
+        if connected < least:
+            raise CohortError(
+                f"{connected} of {wanted} enterprises connected within {settings.timeout:.0f} s "
+                "(run.timeout); start the others, or lower run.enterprises"
+            )
+        found = self._exchange.identify(dict(self._roster) if self._roster else None)
+        if settings.roster is None:
+            if len(found) < wanted:
+                raise CohortError(f"{len(found)} of {wanted} enterprises answered")
+            self._roster = tuple(sorted(found.items()))
+        return self._begin()
+
+    def take(self) -> tuple[int, list[Advertisement]]:
+        """Return the next slot and the round keys for it, and go on to the slot after.
+
+        Those without a round key (lost before, now back) are asked for one; those that lost all
+        keys, or come late, join in a new epoch for all.
+        """
+        self._exchange.identify(dict(self._roster))
+        returning = self._advertise(self._exchange.online())
+        if returning and self._may_begin():
+            logger.info("%d enterprises returned or came late: all join anew", len(returning))
+            self._begin()
+        ads = [ad for name, ad in self._ads.items() if name not in self._left_out]
+        slot = self.slot
+        self.slot += 1
+        self._ads = {}
+        return slot, ads
+
+    def keep(self, ads: Mapping[str, Advertisement]) -> None:
+        """Keep round keys for the next slot; one that does not hold counts as not sent."""
+        for name, ad in ads.items():
+            if (ad.sender, ad.slot) != (name, self.slot):
+                logger.warning("%s advertised for another slot or name; ignored", name)
+                continue
+            try:
+                self.current.check_advertisement(ad)
+            except (SecureSumError, CohortError) as error:
+                logger.warning("%s; ignored", error)
+            else:
+                self._ads.setdefault(name, ad)
+
+    def leave_out(self, names: Iterable[str], why: str) -> None:
+        """Leave enterprises out of the slots to come; said aloud, since it is an accusation."""
+        fresh = set(names) - self._left_out
+        self._left_out |= fresh
+        if fresh:
+            logger.warning("left out from now on: %s; %s", ", ".join(sorted(fresh)), why)
+
+    def _begin(self) -> Epoch:
+        """Let all that are online join, under new keys for everything."""
+        absent = set(self._left_out)
+        for _ in range(_ATTEMPTS):
+            self._count += 1
+            manifest = self._settings.manifest(self._count, self._terms, self._roster)
+            present = sorted(self._exchange.online() - absent)
+            replies = self._exchange.ask(present, Join(manifest), JoinReply)
+            good, wrong = valid_joins(manifest, [replies[name] for name in sorted(replies)])
+            for error in wrong:
+                logger.warning("a join is left out: %s", error)
+            self._joins, self._nonces = tuple(good), ()
+            if not manifest.parameters(len(good)).complete:
+                names = [join.name for join in good]
+                nonces = self._exchange.ask(names, Reveal(self._joins), GraphNonce)
+                if len(nonces) < len(names):  # the graph wants everyone's: begin without them
+                    absent |= set(names) - set(nonces)
+                    continue
+                self._nonces = tuple(nonces[name] for name in names)
+            self._epoch = fix_epoch(manifest, self._joins, self._nonces)
+            self._begun_at = self.slot
+            self._ads = {}
+            self._advertise(set(self._epoch.holders))
+            return self._epoch
+        raise CohortError(
+            f"in {_ATTEMPTS} attempts some joined and then did not draw the graph with the others"
+        )
+
+    def _may_begin(self) -> bool:
+        """Whether those who returned are let in now."""
+        few = len(set(self._ads) - self._left_out) < self.current.parameters.smallest_cohort
+        return few or self.slot - self._begun_at >= SLOTS_BETWEEN_EPOCHS
+
+    def _advertise(self, online: set[str]) -> set[str]:
+        """Ask those online for missing round keys; return who must join (again) for that."""
+        holders = set(self.current.holders)
+        asked = sorted((online & holders) - set(self._ads))
+        returning = online - holders
+        if asked:
+            request = AdvertiseRequest(self.slot, self._joins, self._nonces)
+            self.keep(self._exchange.ask(asked, request, Advertisement))
+            returning |= {
+                name for name, why in self._exchange.refusals if isinstance(why, NotJoinedError)
+            }
+        return returning - self._left_out

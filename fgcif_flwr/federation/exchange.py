@@ -1,0 +1,165 @@
+"""One exchange: ask enterprises by name, and read what they answer.
+
+Every message comes from a node that may be hostile. What is malformed, of another kind than asked
+for, or in another's name counts as not sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import TypeVar
+
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+
+from fgcif_flwr.errors import (
+    CohortError,
+    ConfigurationError,
+    DataError,
+    FgcifError,
+    OutOfRangeError,
+    PartitionError,
+    SchemaError,
+    SecureSumError,
+)
+from fgcif_flwr.federation.records import message_type, reply_from_records, request_to_records
+from fgcif_flwr.federation.requests import Identify, Identity, Refusal, Request
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_POLL_SECONDS = 0.5
+
+# What an enterprise refuses with because the run itself is wrong: no other slot would help.
+_FATAL = (ConfigurationError, SchemaError, DataError, PartitionError, OutOfRangeError)
+
+
+class Exchange:
+    """Enterprises that a grid reaches, by name.
+
+    Parameters
+    ----------
+    grid : Grid
+    timeout : float
+        Seconds that a reply is waited for.
+    tolerated : int
+        Enterprises that may be lost. No single one may end a run that tolerates its loss: that
+        the run itself is wrong must be said by more of them than that, and then it is raised.
+
+    Attributes
+    ----------
+    refusals : list of (name, error)
+        Of the last exchange.
+    """
+
+    def __init__(self, grid: Grid, timeout: float, tolerated: int) -> None:
+        self.grid = grid
+        self.timeout = timeout
+        self._tolerated = tolerated
+        self.refusals: list[tuple[str, FgcifError]] = []
+        self._nodes: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+
+    def wait_for(self, wanted: int) -> int:
+        """Wait until so many nodes are connected, or the time is over; return how many are."""
+        deadline = time.monotonic() + self.timeout
+        while (count := len(list(self.grid.get_node_ids()))) < wanted:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        return count
+
+    def identify(self, roster: dict[str, bytes] | None = None) -> dict[str, bytes]:
+        """Ask all nodes that have no name yet; return the names and keys that are new.
+
+        Parameters
+        ----------
+        roster
+            Where it is fixed, whoever is not on it with this key stays without a name.
+
+        Raises
+        ------
+        CohortError
+            If there is no roster yet and two nodes have one name.
+        """
+        unknown = [node for node in self.grid.get_node_ids() if node not in self._names]
+        if not unknown:
+            return {}
+        request = Identify()
+        content = request_to_records(request)
+        messages = [Message(content, node, message_type(request)) for node in unknown]
+        found: dict[str, bytes] = {}
+        for node, identity in self._read(self.send(messages), Identity):
+            if roster is None and identity.name in found:
+                raise CohortError(f"two enterprises call themselves {identity.name}")
+            if roster is not None and roster.get(identity.name) != identity.public:
+                logger.warning("node %d is not on the roster; it stays out", node)
+                continue
+            found[identity.name] = identity.public
+            self._names.pop(self._nodes.get(identity.name, 0), None)  # it came back as another
+            self._nodes[identity.name] = node
+            self._names[node] = identity.name
+        return found
+
+    def online(self) -> set[str]:
+        """Names of those that are connected."""
+        return {name for node in self.grid.get_node_ids() if (name := self._names.get(node))}
+
+    def ask(self, names: Iterable[str], request: Request, kind: type[_T]) -> dict[str, _T]:
+        """Send ``request`` to the named enterprises and return the replies of ``kind`` by name."""
+        return self.read(self.send([self.message(name, request) for name in names]), kind)
+
+    def message(self, name: str, request: Request, inputs: ArrayRecord | None = None) -> Message:
+        """Return the message that asks one enterprise."""
+        content = request_to_records(request, inputs)
+        return Message(content, self._nodes[name], message_type(request))
+
+    def send(self, messages: list[Message]) -> Iterable[Message]:
+        """Send and return what comes back in time."""
+        return self.grid.send_and_receive(messages, timeout=self.timeout)
+
+    def read(self, replies: Iterable[Message], kind: type[_T]) -> dict[str, _T]:
+        """Return the replies of ``kind``, each under the name that it comes from and claims."""
+        found: dict[str, _T] = {}
+        for node, reply in self._read(replies, kind):
+            name = self._names.get(node)
+            claimed = getattr(reply, "sender", getattr(reply, "name", None))
+            if name is None or claimed != name:
+                logger.warning("node %d answered in another's name; it counts as not sent", node)
+                continue
+            found.setdefault(name, reply)
+        return found
+
+    def _read(self, replies: Iterable[Message], kind: type[_T]) -> list[tuple[int, _T]]:
+        found: list[tuple[int, _T]] = []
+        self.refusals = []
+        for message in sorted(replies, key=lambda message: message.metadata.src_node_id):
+            node = message.metadata.src_node_id
+            name = self._names.get(node, f"node {node}")
+            if message.has_error():
+                logger.warning("an enterprise was lost: Flower error %d", message.error.code)
+                continue
+            try:
+                reply = reply_from_records(message.content)
+            except SecureSumError as error:
+                logger.warning("%s counts as lost: %s", name, error)
+                continue
+            if isinstance(reply, Refusal):
+                refusal = reply.as_error(name)
+                logger.warning("refused, counts as lost: %s", refusal)
+                self.refusals.append((name, refusal))
+            elif isinstance(reply, kind):
+                found.append((node, reply))
+            else:
+                logger.warning("%s sent another kind of reply than asked for", name)
+        fatal = [error for _, error in self.refusals if not may_retry(error)]
+        if len(fatal) > self._tolerated:
+            raise fatal[0]
+        return found
+
+
+def may_retry(error: FgcifError) -> bool:
+    """Whether a new slot could go better: not where the run itself is wrong."""
+    return not isinstance(error, _FATAL)
