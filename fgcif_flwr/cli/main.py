@@ -8,6 +8,7 @@ import typer
 
 import fgcif_flwr
 from fgcif_flwr.cli import schema
+from fgcif_flwr.cli.plan import plan
 from fgcif_flwr.cli.predict import predict_command
 from fgcif_flwr.cli.simulate import simulate
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("simulate")(simulate)
+app.command("plan")(plan)
 app.command("predict")(predict_command)
 app.add_typer(schema.app, name="schema")
 

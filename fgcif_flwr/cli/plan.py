@@ -1,0 +1,227 @@
+"""``fgcif plan``: what the secure sum of a run would be, before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fgcif_flwr.cli.output import Format, emit, reporting_errors
+from fgcif_flwr.cli.simulate import resolve
+from fgcif_flwr.config import RunConfig, parse_assignments, read_toml
+from fgcif_flwr.data.encoding import feature_layout
+from fgcif_flwr.data.schema import load_schema
+from fgcif_flwr.federation.releases import TRAIN, layout_of
+from fgcif_flwr.federation.session_settings import SessionSettings
+from fgcif_flwr.models.network import parameter_count
+from fgcif_flwr.privacy.door import with_outcome
+from fgcif_flwr.secagg.epoch import COMMITMENT_BYTES, OPENED_BYTES, SEALED_BYTES
+from fgcif_flwr.secagg.failure_probability import (
+    least_threshold_without_cuts,
+    smallest_neighbourhood,
+)
+from fgcif_flwr.secagg.keys import KEY_BYTES, SIGNATURE_BYTES
+from fgcif_flwr.secagg.parameters import SecureSumParameters
+
+TABLE_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+def plan(
+    data: Annotated[
+        str | None, typer.Option(help="CSV or Parquet table, or 'simulated'.", show_default=False)
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(help="Built-in schema or a schema file (TOML).", show_default=False),
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help="column:NAME | file:PATH | iid | dirichlet:A | label-skew:A", show_default=False
+        ),
+    ] = None,
+    enterprises: Annotated[
+        int | None, typer.Option(help="Number of enterprises.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file (TOML).", show_default=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; may be repeated.", show_default=False),
+    ] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Parameters of the model (default: the schema's).", show_default=False
+        ),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Only the parameters by number of enterprises.")
+    ] = False,
+    form: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
+) -> None:
+    """Show the secure sum that a run would have: graph, thresholds, what is promised, bytes.
+
+    Nothing runs and nothing is written. Options are those of simulate.
+
+    Example:
+    fgcif plan --enterprises 1000 --set secagg.tolerated_colluders=200
+    """
+    with reporting_errors("plan", form):
+        if table:
+            rows = [_row(size) for size in TABLE_SIZES]
+            emit(form, "plan", {"rows": rows}, lambda _: typer.echo(_markdown(rows)))
+            return
+        flags = {
+            "data.table": data,
+            "data.schema": schema,
+            "data.partition": partition,
+            "run.enterprises": enterprises,
+        }
+        asked = read_toml(config) if config is not None else {}
+        asked |= parse_assignments(assignments or [])
+        asked |= {key: value for key, value in flags.items() if value is not None}
+        # A directory is named only so that none is made: nothing is written to it.
+        resolved, warnings = resolve(asked, Path())
+        result = plan_of(resolved, parameters)
+        if result["withstands"] == "semi-honest coordinator":
+            warnings.append(
+                "a coordinator that lies could open the vector of a single enterprise; set "
+                "secagg.consistency to true, or secagg.neighbours to all others"
+            )
+        emit(form, "plan", result, lambda console: _show(result, warnings, console), warnings)
+
+
+def plan_of(config: RunConfig, model_parameters: int | None = None) -> dict[str, Any]:
+    """Return the result as documented for ``--format json``.
+
+    Raises
+    ------
+    CohortError
+        If the parameters break a rule of the secure sum.
+    """
+    chosen = SessionSettings.of(config).parameters(config.run.enterprises)
+    features = feature_layout(load_schema(config.data.schema_name))
+    d = model_parameters or parameter_count(features, config.model)
+    layout = with_outcome(layout_of(TRAIN, config, features, d))
+    bits = layout.form(chosen.holders).bits
+    return {
+        "enterprises": chosen.holders,
+        "graph": "complete" if chosen.complete else "k-regular",
+        "neighbours": chosen.neighbours,
+        "threshold": chosen.threshold,
+        "shares": chosen.shares,
+        "tolerated_dropouts": chosen.tolerated_dropouts,
+        "tolerated_colluders": chosen.tolerated_colluders,
+        "smallest_cohort": chosen.smallest_cohort,
+        "consistency": chosen.consistency,
+        "quorum": chosen.quorum,
+        "withstands": chosen.withstands,
+        "honest_in_any_sum": {
+            "planned": chosen.honest_in_any_sum,
+            "with_consistency": chosen.honest_if(consistency=True),
+            "without_consistency": chosen.honest_if(consistency=False),
+        },
+        "exchanges_per_round": 3 if chosen.consistency else 2,
+        "parameters": d,
+        "bits_per_word": bits,
+        "bytes_up": _bytes_up(chosen, layout.size, bits),
+        "log2_insecure": chosen.log2_insecure,
+        "log2_unopened": chosen.log2_unopened,
+    }
+
+
+def _bytes_up(chosen: SecureSumParameters, numbers: int, bits: int) -> int:
+    """Estimate what an enterprise sends in a steady round, without the envelope of a transport."""
+    # Round key, commitment to the seed, signature; then for each receiver, itself not sealed for.
+    advertised = 2 * KEY_BYTES + SIGNATURE_BYTES
+    advertised += chosen.neighbours * SEALED_BYTES + chosen.shares * 2 * COMMITMENT_BYTES
+    consent = SIGNATURE_BYTES if chosen.consistency else 0
+    return -(-numbers * bits // 8) + advertised + consent + chosen.shares * OPENED_BYTES
+
+
+def _show(result: Mapping[str, Any], warnings: Sequence[str], console: Console) -> None:
+    honest = result["honest_in_any_sum"]
+    complete = result["graph"] == "complete"
+    near = "all others" if complete else f"{result['neighbours']} neighbours on a drawn ring"
+    lines = {
+        "enterprises (n)": result["enterprises"],
+        "graph": f"{result['graph']}: masks and shares with {near}",
+        "shares that open a secret (t)": f"{result['threshold']} of {result['shares']}",
+        "tolerated dropouts (d)": result["tolerated_dropouts"],
+        "tolerated colluders (c)": result["tolerated_colluders"],
+        "fewest survivors": result["smallest_cohort"],
+        "consistency exchange": f"{'on' if result['consistency'] else 'off'} "
+        f"(quorum {result['quorum']} signatures)",
+        "honest in any sum (h_min)": f"{honest['planned']} against a {result['withstands']}",
+        "  with the exchange": f"{honest['with_consistency']} against a lying coordinator",
+        "  without": f"{honest['without_consistency']} against a lying coordinator",
+        "security fails, per draw": _probability(result["log2_insecure"]),
+        "opening fails, per slot": _probability(result["log2_unopened"]),
+        "exchanges per round": result["exchanges_per_round"],
+        "parameters of the model": f"{result['parameters']:,}",
+        "bits per word (b)": result["bits_per_word"],
+        "up, per enterprise and round": f"about {result['bytes_up'] / 1000:.1f} kB",
+    }
+    for name, value in lines.items():
+        console.print(f"{name:<32}{value}", soft_wrap=True, highlight=False)
+    for warning in warnings:
+        console.print(f"Warning: {warning}")
+
+
+def _probability(log2: float) -> str:
+    return "never" if log2 == -math.inf else f"with probability at most 2^{log2:.1f}"
+
+
+def _row(n: int) -> dict[str, Any]:
+    """Return one line of the table: c a tenth, d a twentieth, at least 1."""
+    c, d = n // 10, max(1, n // 20)
+    lying = SecureSumParameters.choose(n, None, d, c)
+    semi_honest = SecureSumParameters.choose(n, None, d, c, consistency=False)
+    other = smallest_neighbourhood(n, d, c, least_threshold_without_cuts)
+    return {
+        "enterprises": n,
+        "tolerated_colluders": c,
+        "tolerated_dropouts": d,
+        "lying": {"neighbours": lying.neighbours, "threshold": lying.threshold},
+        "semi_honest": {
+            "neighbours": semi_honest.neighbours,
+            "threshold": semi_honest.threshold,
+        },
+        "honest_in_any_sum": {
+            "with_consistency": lying.honest_if(consistency=True),
+            "without_consistency": lying.honest_if(consistency=False),
+        },
+        "neighbours_without_cuts": n - 1 if lying.complete or other is None else other[0],
+    }
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ["n", "c", "d", "k", "t", "h_min", "h_min without consistency"]
+    header += ["k semi-honest", "t semi-honest", "k ignoring cuts"]
+    cells = [header, ["---:"] * len(header)]
+    for row in rows:
+        honest = row["honest_in_any_sum"]
+        values = (
+            row["enterprises"],
+            row["tolerated_colluders"],
+            row["tolerated_dropouts"],
+            row["lying"]["neighbours"],
+            row["lying"]["threshold"],
+            honest["with_consistency"],
+            honest["without_consistency"],
+            row["semi_honest"]["neighbours"],
+            row["semi_honest"]["threshold"],
+            row["neighbours_without_cuts"],
+        )
+        cells.append([str(value) for value in values])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    return "\n".join(
+        "| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    )
