@@ -26,6 +26,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
+	$(BIN)/python -m benchmarks.secagg --plain
 	$(BIN)/python -m benchmarks.simulate
 
 clean:
