@@ -146,7 +146,7 @@ class PhaseError(SecureSumError):
 class MisbehaviourError(SecureSumError):
     """Enterprises broke the protocol of a secure sum and cost its slot.
 
-    ``names`` are those to leave out of the next slot.
+    ``names`` are those of whom it is proven.
     """
 
     exit_code = 37

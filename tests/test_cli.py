@@ -84,6 +84,19 @@ def test_text_is_for_people_and_says_that_no_privacy_is_claimed(tmp_path: Path):
     assert str(tmp_path) in result.stdout
 
 
+def test_the_consistency_exchange_is_a_third_one_and_changes_nothing_of_the_model(
+    simulated, tmp_path: Path
+):
+    printed, _ = simulated
+    signed = ["--set", "secagg.consistency=true", "--no-baselines", "--format", "json"]
+    result = run(*SMALL, "--out", str(tmp_path), *signed)
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)["result"]
+    # a list of survivors to sign, once in each of the four slots
+    assert told["communication"]["exchanges"] == 3 + 3 * (1 + 2 + 1)
+    assert told["model_sha256"] == printed["result"]["model_sha256"]
+
+
 def test_predict_scores_a_table_without_its_targets(simulated, tmp_path: Path):
     _, out = simulated
     customers = customer_table(SimulatorSection(customers=20), 3, 9)
@@ -140,6 +153,9 @@ SECRET = "jane.doe@example.org"
         (["--partition", "by-moon"], 25, "label-skew"),
         (["--enterprises", "2"], 10, "run.enterprises"),
         (["--set", "secagg.threshold=2"], 30, "too low"),
+        (["--set", "secagg.neighbours=3"], 30, "secagg.neighbours"),
+        (["--set", "secagg.tolerated_colluders=0"], 10, "secagg.tolerated_colluders"),
+        (["--set", "secagg.consistency=perhaps"], 10, "secagg.consistency"),
         (["--set", "secagg.value_bound=1e-7"], 32, "secagg.value_bound"),
         (["--data", "absent.csv", "--schema", "telco"], 21, "absent.csv"),
         (["--data", "absent.csv"], 10, "--schema"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from fgcif_flwr.errors import (
     AuthenticationError,
     CohortError,
+    NotJoinedError,
     OutOfRangeError,
+    PhaseError,
     SecureSumError,
     SlotSpentError,
 )
@@ -26,9 +29,20 @@ from fgcif_flwr.privacy.door import (
     with_outcome,
 )
 from fgcif_flwr.privacy.statement import PrivacyStatement
-from fgcif_flwr.secagg import Field, MaskedVector, SlotCoordinator, VectorLayout, WordFormat
-from fgcif_flwr.secagg.messages import ReleaseRequest
-from tests.secure_sum_rig import INPUT_HASH, Consortium
+from fgcif_flwr.secagg import (
+    Field,
+    Participant,
+    Released,
+    ReleaseRequest,
+    SlotCollection,
+    SqliteJournal,
+    UnmaskRequest,
+    VectorLayout,
+    WordFormat,
+    wire,
+)
+from fgcif_flwr.secagg.masking import CHECK_WORDS
+from tests.secure_sum_rig import INPUT_HASH, Consortium, stream
 
 LAYOUT = VectorLayout((Field("update", 5, 4.0), Field("rows", 1, 1000, exact=True)), 22)
 WHOLE = with_outcome(LAYOUT)
@@ -60,8 +74,9 @@ class Doorway:
         self.party = self.consortium.participants[WHO]
         self.door = Door(self.party, policy or Policy(), self.log)
 
-    def open(self) -> tuple[SlotCoordinator, ReleaseRequest]:
-        slot = self.consortium.open_slot(WHOLE)
+    def open(self) -> tuple[SlotCollection, ReleaseRequest]:
+        self.ads = self.consortium.advertise()
+        slot = self.consortium.collect(WHOLE, self.ads)
         return slot, slot.release_request(WHO)
 
     def release(
@@ -69,7 +84,7 @@ class Doorway:
         request: ReleaseRequest,
         compute: Compute,
         statement: PrivacyStatement | None = None,
-    ) -> MaskedVector:
+    ) -> Released:
         return self.door.release(
             request,
             statement or PrivacyStatement(),
@@ -91,7 +106,8 @@ def test_a_release_lets_out_a_masked_vector_and_writes_one_line(doorway):
     vector = doorway.release(request, compute)
     assert compute.calls == 1
     assert (vector.sender, vector.slot) == (WHO, 1)
-    assert len(vector.words) == -(-WHOLE.size * FORM.bits // 8)
+    assert len(vector.words) == FORM.packed_bytes(WHOLE.size + CHECK_WORDS)
+    assert (vector.complaints, vector.next.slot) == ((), 2)
     (entry,) = doorway.log.entries
     assert (entry.slot, entry.task, entry.numbers, entry.cohort) == (1, "test", 8, 4)
     assert entry.run == doorway.party.run_id.hex()[:16]
@@ -115,15 +131,12 @@ def test_the_line_is_written_before_anything_is_computed(doorway):
     assert compute.lines == 1
 
 
-def sum_with(
-    doorway: Doorway, slot: SlotCoordinator, vector: MaskedVector
-) -> Mapping[str, np.ndarray]:
+def sum_with(doorway: Doorway, slot: SlotCollection, vector: Released) -> Mapping[str, np.ndarray]:
     """The sum of this vector and three of zeros."""
     encoded = {name: np.zeros(WHOLE.size, np.int64) for name in doorway.consortium.participants}
     doorway.consortium.release(slot, encoded, lost=[WHO])
     slot.receive(vector)
-    doorway.consortium.unmask(slot)
-    return slot.finish()
+    return doorway.consortium.unmask(slot).values
 
 
 def test_what_left_is_in_the_sum_after_two_counts_of_nothing(doorway):
@@ -202,23 +215,36 @@ def test_a_refusal_by_policy_does_not_spend_the_slot(doorway):
 def test_the_policys_minimum_holds_where_the_threshold_would_allow_fewer():
     doorway = Doorway(Policy(minimum_cohort=4))
     slot, request = doorway.open()
-    three = tuple(member for member in request.cohort if member.name != "e000")
-    assert len(three) >= slot.epoch.parameters.smallest_cohort
+    three = doorway.consortium.collect(WHOLE, doorway.ads[1:]).release_request(WHO)
+    assert len(three.cohort) >= slot.epoch.parameters.smallest_cohort
     with pytest.raises(SecureSumError, match="policy"):
-        doorway.release(replace(request, cohort=three), Compute())
+        doorway.release(three, Compute())
+    assert doorway.release(request, Compute()).slot == 1
 
 
 def forged_key(request: ReleaseRequest) -> ReleaseRequest:
-    first = replace(request.cohort[0], round_public=bytes(range(32)))
-    return replace(request, cohort=(first, *request.cohort[1:]))
+    first = replace(request.members[0], round_public=bytes(range(32)))
+    return replace(request, members=(first, *request.members[1:]))
 
 
 def without_me(request: ReleaseRequest) -> ReleaseRequest:
-    return replace(request, cohort=tuple(m for m in request.cohort if m.name != WHO))
+    return replace(
+        request,
+        cohort=tuple(name for name in request.cohort if name != WHO),
+        members=tuple(member for member in request.members if member.name != WHO),
+    )
 
 
 def with_a_repetition(request: ReleaseRequest) -> ReleaseRequest:
     return replace(request, cohort=(request.cohort[0], *request.cohort))
+
+
+def with_one_hidden(request: ReleaseRequest) -> ReleaseRequest:
+    return replace(request, members=request.members[:-1])
+
+
+def with_a_stranger(request: ReleaseRequest) -> ReleaseRequest:
+    return replace(request, cohort=(*request.cohort, "e009"))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +253,8 @@ def with_a_repetition(request: ReleaseRequest) -> ReleaseRequest:
         (forged_key, AuthenticationError),
         (without_me, CohortError),
         (with_a_repetition, CohortError),
+        (with_one_hidden, CohortError),
+        (with_a_stranger, CohortError),
     ],
 )
 def test_a_forged_cohort_is_refused_before_anything_is_computed_and_costs_the_slot(
@@ -245,9 +273,57 @@ def test_a_forged_cohort_is_refused_before_anything_is_computed_and_costs_the_sl
 def test_a_slot_lets_out_one_vector_and_is_computed_once(doorway):
     _, request = doorway.open()
     doorway.release(request, Compute())
+    for other in (replace(request, task="another"), forged_key(request), without_me(request)):
+        compute = Compute()
+        with pytest.raises(SlotSpentError):
+            doorway.release(other, compute)
+        assert compute.calls == 0
+    assert len(doorway.log.entries) == 1
+
+
+def test_the_very_request_again_gets_the_same_bytes_and_nothing_is_computed_or_logged(doorway):
+    slot, request = doorway.open()
+    first = doorway.release(request, Compute())
+    compute = Compute({**VALUES, "rows": np.array([99.0])})
+    for _ in range(2):
+        assert wire.encode(doorway.release(request, compute)) == wire.encode(first)
+    assert compute.calls == 0
+    assert len(doorway.log.entries) == 1
+    assert sum_with(doorway, slot, first)["rows"].tolist() == [31.0]
+    assert wire.encode(doorway.release(request, compute)) == wire.encode(first)
+
+
+def test_another_input_for_a_slot_that_let_its_vector_out_is_refused(doorway):
+    _, request = doorway.open()
+    doorway.release(request, Compute())
     compute = Compute()
-    with pytest.raises(SlotSpentError):
-        doorway.release(request, compute)
+    arguments = (PrivacyStatement(), LAYOUT, b"\1" * 32, compute, np.random.default_rng(0))
+    with pytest.raises(SlotSpentError, match="by another request"):
+        doorway.door.release(request, *arguments)
+    assert compute.calls == 0
+    assert len(doorway.log.entries) == 1
+
+
+def test_after_a_restart_the_door_gives_the_stored_vector_and_computes_nothing(tmp_path: Path):
+    doorway = Doorway()
+    identity = doorway.consortium.identities[WHO]
+    with SqliteJournal(tmp_path / "journal") as journal:
+        party = Participant(WHO, identity, journal=journal, entropy=stream(WHO))
+        party.join(doorway.consortium.manifest)
+        party.begin(doorway.consortium.joins)
+        doorway.consortium.participants[WHO] = party
+        doorway.door = replace(doorway.door, participant=party)
+        _, request = doorway.open()
+        first = doorway.release(request, Compute())
+    with SqliteJournal(tmp_path / "journal") as journal:
+        restarted = Participant(WHO, identity, journal=journal)
+        doorway.door = replace(doorway.door, participant=restarted)
+        compute = Compute()
+        assert wire.encode(doorway.release(request, compute)) == wire.encode(first)
+        with pytest.raises(SlotSpentError):
+            doorway.release(replace(request, task="another"), compute)
+        with pytest.raises(NotJoinedError):
+            doorway.release(replace(request, slot=2), compute)
     assert compute.calls == 0
     assert len(doorway.log.entries) == 1
 
@@ -255,10 +331,39 @@ def test_a_slot_lets_out_one_vector_and_is_computed_once(doorway):
 def test_a_slot_that_was_never_advertised_lets_nothing_out(doorway):
     _, request = doorway.open()
     compute = Compute()
-    with pytest.raises(SlotSpentError):
+    with pytest.raises(PhaseError, match="slot 9 was not advertised"):
         doorway.release(replace(request, slot=9), compute)
     assert compute.calls == 0
     assert doorway.log.entries == []
+    assert doorway.release(request, compute).slot == 1
+
+
+def test_a_request_of_another_epoch_lets_nothing_out_and_costs_nothing(doorway):
+    _, request = doorway.open()
+    compute = Compute()
+    with pytest.raises(NotJoinedError):
+        doorway.release(replace(request, run_id=bytes(32)), compute)
+    assert compute.calls == 0
+    assert doorway.log.entries == []
+    assert doorway.release(request, compute).slot == 1
+
+
+def test_a_rotated_field_leaves_rotated_by_the_slots_public_seed():
+    doorway = Doorway()
+    rotated = VectorLayout((Field("update", 5, 8.0, rotated=True),), 22)
+    doorway.ads = doorway.consortium.advertise()
+    slot = doorway.consortium.collect(with_outcome(rotated), doorway.ads)
+    seed = doorway.party.rotation_seed(slot.slot, INPUT_HASH)
+    values = {"update": VALUES["update"]}
+    arguments = (rotated, INPUT_HASH, lambda: values, np.random.default_rng(0))
+    vector = doorway.door.release(slot.release_request(WHO), PrivacyStatement(), *arguments)
+    zeros = {"update": np.zeros(5), **{name: np.zeros(1) for name in OUTCOMES}}
+    still = with_outcome(rotated).encode(zeros, np.random.default_rng(0), seed)
+    doorway.consortium.release(slot, dict.fromkeys(slot.cohort, still), lost=[WHO])
+    slot.receive(vector)
+    total = doorway.consortium.unmask(slot).values
+    assert np.allclose(total["update"], VALUES["update"], atol=1e-4)
+    assert total["failed"].tolist() == [0.0]
 
 
 FAILURES = {
@@ -297,18 +402,19 @@ def test_a_failed_computation_is_one_line_like_any_other_and_spends_the_slot(
     other = Doorway()
     other.release(other.open()[1], Compute())
     _, request = doorway.open()
-    doorway.release(request, Compute(values))
+    failed = doorway.release(request, Compute(values))
     (line,), (good,) = doorway.log.entries, other.log.entries
     assert replace(line, time="") == replace(good, time="")
     again = Compute()
+    assert doorway.release(request, again) == failed  # a retry cannot tell how it went
     with pytest.raises(SlotSpentError):
-        doorway.release(request, again)
+        doorway.release(replace(request, task="another"), again)
     assert again.calls == 0
     assert len(doorway.log.entries) == 1
 
 
-def unpacked(vector: MaskedVector) -> np.ndarray:
-    return FORM.unpack(vector.words, WHOLE.size)
+def unpacked(vector: Released) -> np.ndarray:
+    return FORM.unpack(vector.words, WHOLE.size + CHECK_WORDS)
 
 
 @failing
@@ -322,14 +428,16 @@ def test_the_vector_of_a_failed_computation_differs_from_a_good_one_under_the_ma
     assert replace(bad, words=b"") == replace(good, words=b"")
     assert len(bad.words) == len(good.words)
     counts = {name: np.array([0.0]) for name in OUTCOMES}
+    checks = np.ones(CHECK_WORDS, np.int64)
     plain = WHOLE.encode({**counts, **VALUES}, np.random.default_rng(0))
-    said = np.zeros(WHOLE.size, np.int64)
+    plain = np.concatenate([plain, checks])
+    said = np.concatenate([np.zeros(WHOLE.size, np.int64), checks])
     said[OUTCOMES.index(outcome)] = 1
     masked_difference = FORM.reduce(unpacked(good) - unpacked(bad))
     assert np.array_equal(masked_difference, FORM.reduce(FORM.words(plain - said)))
     mask = FORM.reduce(unpacked(bad) - FORM.words(said))
-    assert np.count_nonzero(mask) == WHOLE.size  # every word is masked, both counts too
-    assert len(set(mask.tolist())) == WHOLE.size
+    # every word is masked, both counts and the check words too
+    assert np.count_nonzero(mask) == len(set(mask.tolist())) == WHOLE.size + CHECK_WORDS
 
 
 def test_a_failed_computation_is_told_to_the_enterprises_own_log_alone(doorway, caplog):
@@ -344,8 +452,10 @@ def test_after_a_failed_computation_the_unmask_exchange_and_the_next_slot_are_as
     slot, request = doorway.open()
     total = sum_with(doorway, slot, doorway.release(request, Compute(ValueError("row 17"))))
     assert total["failed"].tolist() == [1.0]
+    lists = {"survivors": slot.cohort[:3], "dropped": slot.cohort[3:]}
+    other = UnmaskRequest(slot.epoch.run_id, slot.slot, **lists)
     with pytest.raises(SlotSpentError):  # its shares were given once
-        doorway.party.unmask(slot.close())
+        doorway.party.unmask(other)
     slot, request = doorway.open()
     total = sum_with(doorway, slot, doorway.release(request, Compute()))
     assert total["failed"].tolist() == [0.0]

@@ -85,7 +85,9 @@ def test_the_repository_is_a_flower_app(tmp_path: Path):
         check=True,
     ).stdout
     for wanted in (
-        "fgcif_flwr/secagg/participant.py",
+        "fgcif_flwr/secagg/participant/party.py",
+        "fgcif_flwr/secagg/coordinator/unmasking.py",
+        "fgcif_flwr/secagg/journal/sqlite.py",
         "fgcif_flwr/data/schemas/telco.toml",
         "server_app/app.py",
         "client_app/app.py",

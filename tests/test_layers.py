@@ -71,6 +71,35 @@ def test_the_secure_sum_imports_nothing_of_the_project_but_its_errors():
     assert own == set()
 
 
+def test_the_two_parties_of_a_secure_sum_import_nothing_of_each_other():
+    parties = ("participant", "coordinator")
+    assert all(modules(f"secagg/{party}") for party in parties)
+    for party, other in (parties, parties[::-1]):
+        assert offences(f"secagg/{party}", (f"{PACKAGE}.secagg.{other}",)) == []
+
+
+def test_what_a_secure_sum_is_built_of_imports_neither_party():
+    parties = (f"{PACKAGE}.secagg.participant", f"{PACKAGE}.secagg.coordinator")
+    found = [
+        one
+        for one in offences("secagg", parties)
+        if not one.startswith(
+            (
+                f"{PACKAGE}/secagg/participant/",
+                f"{PACKAGE}/secagg/coordinator/",
+                f"{PACKAGE}/secagg/__init__.py",
+            )
+        )
+    ]
+    assert found == []
+
+
+def test_the_secure_sum_needs_numpy_cryptography_and_the_standard_library_alone():
+    allowed = {*sys.stdlib_module_names, "numpy", "cryptography", PACKAGE}
+    used = {name.split(".")[0] for file in modules("secagg") for name in imports(file)}
+    assert used <= allowed
+
+
 def test_the_privacy_layer_imports_of_the_project_only_what_lies_below_it():
     allowed = ("privacy", "secagg", "config", "errors")
     own = {

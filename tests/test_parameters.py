@@ -258,7 +258,7 @@ def test_few_enterprises_have_no_smaller_graph_than_the_complete_one():
 
 
 def test_where_no_smaller_graph_will_do_it_is_complete():
-    assert SecureSumParameters.choose(200, tolerated_colluders=150).complete
+    assert SecureSumParameters.choose(200, tolerated_colluders=120).complete
 
 
 @pytest.mark.parametrize("n", [101, 1000, 10_000])

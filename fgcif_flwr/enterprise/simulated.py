@@ -16,11 +16,11 @@ import torch
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import Consortium, load_consortium
 from fgcif_flwr.enterprise.enterprise import Enterprise
-from fgcif_flwr.enterprise.participant_state import State, dump, load
 from fgcif_flwr.federation.requests import Reply, Request
 from fgcif_flwr.privacy.door import FileLog, MemoryLog, Policy, ReleaseLog
 from fgcif_flwr.secagg import Participant
 from fgcif_flwr.secagg.keys import identity_from_seed
+from fgcif_flwr.secagg.participant.snapshot import State, dump, load
 
 LOG_DIRECTORY = "releases"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from fgcif_flwr.errors import CohortError, NotJoinedError, SecureSumError
@@ -56,6 +57,9 @@ class Epochs:
         self._nonces: tuple[GraphNonce, ...] = ()
         self._ads: dict[str, Advertisement] = {}
         self._left_out: set[str] = set()
+        self._disputes: defaultdict[str, set[str]] = defaultdict(set)
+        self._vain: Counter[str] = Counter()
+        self._broken = False
 
     @property
     def current(self) -> Epoch:
@@ -97,10 +101,13 @@ class Epochs:
         keys, or come late, join in a new epoch for all.
         """
         self._exchange.identify(dict(self._roster))
+        if self._broken:  # those who joined what did not begin have forgotten their earlier keys
+            self._begin()
         returning = self._advertise(self._exchange.online())
         if returning and self._may_begin():
             logger.info("%d enterprises returned or came late: all join anew", len(returning))
-            self._begin()
+            holders = self._begin().holders
+            self._vain.update(returning - set(holders))
         ads = [ad for name, ad in self._ads.items() if name not in self._left_out]
         slot = self.slot
         self.slot += 1
@@ -127,9 +134,27 @@ class Epochs:
         if fresh:
             logger.warning("left out from now on: %s; %s", ", ".join(sorted(fresh)), why)
 
+    def note_complaints(self, complaints: Mapping[str, frozenset[str]]) -> None:
+        """Remember who disputes whose shares; leave out whoever does so with more than may lie.
+
+        One side of each dispute lies, and no more than the tolerated colluders do: so who has
+        disputes with more than that is a liar, were it the dealer or the one who complains.
+        """
+        for dealer, complainers in complaints.items():
+            logger.warning("%s dispute the shares of %s", ", ".join(sorted(complainers)), dealer)
+            for complainer in complainers - {dealer}:
+                self._disputes[dealer].add(complainer)
+                self._disputes[complainer].add(dealer)
+        most = self.current.parameters.tolerated_colluders
+        for name, others in self._disputes.items():
+            if len(others) > most:
+                self.leave_out((name,), f"{len(others)} others dispute shares with {name}")
+
     def _begin(self) -> Epoch:
         """Let all that are online join, under new keys for everything."""
         absent = set(self._left_out)
+        self._ads = {}
+        self._broken = True
         for _ in range(_ATTEMPTS):
             self._count += 1
             manifest = self._settings.manifest(self._count, self._terms, self._roster)
@@ -148,7 +173,7 @@ class Epochs:
                 self._nonces = tuple(nonces[name] for name in names)
             self._epoch = fix_epoch(manifest, self._joins, self._nonces)
             self._begun_at = self.slot
-            self._ads = {}
+            self._broken = False
             self._advertise(set(self._epoch.holders))
             return self._epoch
         raise CohortError(
@@ -171,4 +196,5 @@ class Epochs:
             returning |= {
                 name for name, why in self._exchange.refusals if isinstance(why, NotJoinedError)
             }
-        return returning - self._left_out
+        hopeless = {name for name, times in self._vain.items() if times >= _ATTEMPTS}
+        return returning - self._left_out - hopeless

@@ -129,24 +129,29 @@ class SecureSumSession:
         """
         for left in reversed(range(self.settings.retries + 1)):
             try:
-                slot = self._next_slot(task)
-                break
+                return self._open_next(task)
             except (SecureSumError, CohortError) as error:
                 if not left or not self.may_retry(error):
                     raise
                 logger.warning("%s; asking again", error)
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(_PAUSE_SECONDS)  # too few are there; they may come back
+        raise AssertionError("the loop returns or raises")
+
+    def _open_next(self, task: Task) -> list[Message]:
+        number, ads = self._epochs.take()
+        layout = with_outcome(task.layout)
+        hashed = input_hash(task.arrays)
+        try:
+            slot = SlotCollection(self.epoch, number, task.name, layout, hashed, ads)
+        except MisbehaviourError as error:
+            self._epochs.leave_out(error.names, str(error))
+            raise
         self._open = slot
         inputs = arrays_to_record(task.arrays)
         return [
             self._exchange.message(name, Release(slot.release_request(name)), inputs)
             for name in slot.cohort
         ]
-
-    def _next_slot(self, task: Task) -> SlotCollection:
-        number, ads = self._epochs.take()
-        layout = with_outcome(task.layout)
-        return SlotCollection(self.epoch, number, task.name, layout, input_hash(task.arrays), ads)
 
     def collect(self, replies: Iterable[Message]) -> Sum:
         """Close the slot that :meth:`open` opened with these replies, and open its sum.
@@ -187,7 +192,15 @@ class SecureSumSession:
         while True:
             left -= 1
             try:
-                return self.collect(self._exchange.send(self.open(task)))
+                messages = self._open_next(task)
+            except (SecureSumError, CohortError) as error:
+                if left <= 0 or not self.may_retry(error):
+                    raise
+                logger.warning("%s; asking again", error)
+                time.sleep(_PAUSE_SECONDS)  # too few are there; they may come back
+                continue
+            try:
+                return self.collect(self._exchange.send(messages))
             except SecureSumError as error:
                 if left <= 0 or not self.may_retry(error):
                     raise
@@ -201,7 +214,8 @@ class SecureSumSession:
     def _opened(self, slot: SlotCollection) -> SlotSum:
         """Run the exchanges that open a closed slot; whoever spoilt shares is left out later."""
         try:
-            closed = slot.close()
+            closed = self._closed(slot)
+            self._epochs.note_complaints(closed.complaints)
             if closed.wants_consents:
                 self._collect_consents(closed)
             answers = self._exchange.ask(closed.survivors, closed.request(), UnmaskReply)
@@ -217,6 +231,16 @@ class SecureSumSession:
         for name, reason in total.blamed.items():
             self._epochs.leave_out((name,), f"{name} {reason}")
         return total
+
+    def _closed(self, slot: SlotCollection) -> SlotUnmasking:
+        """Close the slot; where it fails, say in an enterprise's words why it refused."""
+        try:
+            return slot.close()
+        except SecureSumError as error:
+            if not self._exchange.refusals:
+                raise
+            refused = self._exchange.refusals
+            raise SecureSumError(f"{error}; {len(refused)} refused: {refused[0][1]}") from None
 
     def _collect_consents(self, closed: SlotUnmasking) -> None:
         said = self._exchange.ask(closed.survivors, closed.consent_request(), Consent)
@@ -244,5 +268,5 @@ class SecureSumSession:
         elif total > self._tolerated:
             raise SecureSumError(
                 f"{total} of {survivors} enterprises could not compute task {slot.task}; their "
-                "own logs say why (where the model diverged: lower training.learning_rate)"
+                f"own logs say why{self.settings.failure_advice}"
             )

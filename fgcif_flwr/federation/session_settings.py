@@ -26,8 +26,8 @@ class SessionSettings:
     roster : tuple of (name, identity key), optional
         As agreed out of band, in the order of names. Without one the roster is whoever is
         connected at the start, on the word of each: for simulations.
-    range_advice : str
-        What to do when values do not fit their words.
+    range_advice, failure_advice : str
+        What to do when values do not fit their words, and when they cannot be computed.
     """
 
     enterprises: int
@@ -40,6 +40,7 @@ class SessionSettings:
     neighbours: int | None = None
     roster: tuple[tuple[str, bytes], ...] | None = None
     range_advice: str = "raise their bound"
+    failure_advice: str = ""
 
     @classmethod
     def of(cls, config: RunConfig) -> SessionSettings:
@@ -59,6 +60,7 @@ class SessionSettings:
                 f"({secagg.value_bound:g}) for updates, secagg.value_bits ({secagg.value_bits}) "
                 "for counts"
             ),
+            failure_advice=" (where the model diverged: lower training.learning_rate)",
         )
 
     def parameters(self, holders: int) -> SecureSumParameters:

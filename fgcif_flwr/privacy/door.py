@@ -33,6 +33,7 @@ from fgcif_flwr.errors import OutOfRangeError, SecureSumError
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
 from fgcif_flwr.secagg.messages import Released, ReleaseRequest
+from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.participant import Participant
 
 logger = logging.getLogger(__name__)
@@ -48,20 +49,34 @@ class Policy:
     Attributes
     ----------
     minimum_cohort : int
-        Fewest enterprises whose sum may cover this one.
+        Fewest enterprises that may be asked for a sum that covers this one.
+    minimum_honest : int
+        Fewest honest ones that such a sum must cover whatever the coordinator does
+        (:attr:`SecureSumParameters.honest_in_any_sum`).
     units : frozenset of str
         Privacy units under which releases are allowed.
     """
 
     minimum_cohort: int = 3
+    minimum_honest: int = 2
     units: frozenset[str] = frozenset({"none"})
 
-    def check(self, request: ReleaseRequest, statement: PrivacyStatement) -> None:
+    def check(
+        self,
+        request: ReleaseRequest,
+        statement: PrivacyStatement,
+        parameters: SecureSumParameters,
+    ) -> None:
         """Raise SecureSumError naming the rule that the request breaks."""
         if len(request.cohort) < self.minimum_cohort:
             raise SecureSumError(
                 f"policy: a cohort of {len(request.cohort)} is below this enterprise's minimum "
                 f"of {self.minimum_cohort}"
+            )
+        if parameters.honest_in_any_sum < self.minimum_honest:
+            raise SecureSumError(
+                f"policy: a sum could cover {parameters.honest_in_any_sum} honest enterprises, "
+                f"fewer than this enterprise's minimum of {self.minimum_honest}"
             )
         if statement.unit not in self.units:
             raise SecureSumError(
@@ -165,23 +180,26 @@ class Door:
         stored = self.participant.released_before(request, input_hash)
         if stored is not None:
             return stored
-        self.policy.check(request, statement)
+        self.policy.check(request, statement, self.participant.parameters)
         self.participant.open_release(request, input_hash)
         whole = with_outcome(layout)
-        self.log.append(
-            LogEntry(
-                time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                run=self.participant.run_id.hex()[:16],
-                slot=request.slot,
-                task=request.task,
-                numbers=whole.size,
-                cohort=len(request.cohort),
-                guarantee=statement.in_words(),
+        try:
+            self.log.append(
+                LogEntry(
+                    time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    run=self.participant.run_id.hex()[:16],
+                    slot=request.slot,
+                    task=request.task,
+                    numbers=whole.size,
+                    cohort=len(request.cohort),
+                    guarantee=statement.in_words(),
+                )
             )
-        )
-        seed = self.participant.rotation_seed(request.slot)
-        encoded = _encode(whole, layout, compute, rounding, seed)
-        return self.participant.mask(encoded, whole)
+            seed = self.participant.rotation_seed(request.slot, input_hash)
+            encoded = _encode(whole, layout, compute, rounding, seed)
+            return self.participant.mask(encoded, whole)
+        finally:
+            self.participant.give_up()  # nothing of the slot is open when the door is shut
 
 
 def with_outcome(layout: VectorLayout) -> VectorLayout:

@@ -133,9 +133,10 @@ class Epoch:
         """Commitment to a self-mask seed (hiding because the seed is 32 uniform bytes)."""
         return digest("self-mask", self.run_id, slot, sender, seed)
 
-    def rotation_seed(self, slot: int) -> bytes:
-        """Seed of the random rotation of a slot's vectors; known to all, chosen by none."""
-        return digest("rotation", self.run_id, slot)
+    def rotation_seed(self, slot: int, input_hash: bytes) -> bytes:
+        """Seed of the random rotation of a slot's vectors: public, new in every slot, and not of
+        the run's keys, so that equal runs round alike."""
+        return digest("rotation", self.manifest.terms, slot, input_hash)
 
     def consent_bytes(
         self, slot: int, cohort: Sequence[str], survivors: Sequence[str], dropped: Sequence[str]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
 
 from fgcif_flwr.errors import CohortError
 from fgcif_flwr.secagg import failure_probability as failing
@@ -90,7 +93,7 @@ class SecureSumParameters:
             raise CohortError(
                 f"with {n} enterprises, threshold {t}, {d} tolerated dropouts and {c} colluders a "
                 "lying coordinator could open the vector of a single honest enterprise; lower "
-                "secagg.tolerated_dropouts or let more enterprises join"
+                "secagg.tolerated_dropouts, set secagg.consistency, or let more enterprises join"
             )
 
     def _check_regular(self) -> None:
@@ -191,32 +194,21 @@ class SecureSumParameters:
         but for the probability that the parameters are chosen by, and only under a coordinator
         as :attr:`withstands` says. In a complete graph without the exchange:
 
-        A lying coordinator chooses the cohort (m members, at least t), and may tell each of them
-        another legal list of the dropped; those outside it may be told of a larger cohort. To
-        open a sum over hin - k of the hin = m - c honest members it must learn, for every one of
-        them, t - c honest shares of its self mask, and for each of the k hidden ones as many of
-        its round key; an honest enterprise gives one kind of share of each member, and names at
-        most d of them as dropped. The largest k that this bookkeeping allows is the worst case.
-        Where t = n - d it is ``h - floor(h * d / (t - c))`` of the whole cohort, h = n - c.
+        A lying coordinator chooses a cohort of m members, at least t, among them c colluders, and
+        tells it to those whose sum it will open; all others it may tell of a larger cohort. To
+        open a sum over inside - k of the inside = m - c honest members it must learn, for every
+        one of them, t - c honest shares of its self mask, and for each of the k hidden ones as
+        many of its round key. An honest enterprise gives one kind of share of each member, and
+        names as dropped at most d, of those it was told of all but t, and never itself: an opened
+        one at most ``few`` of the k, a hidden one or one outside at most ``many``. The worst m
+        and the largest k for which these suffice give h_min. Where t = n - d it is
+        ``h - floor(h * d / (t - c))`` of the whole cohort, h = n - c.
         """
-        n, t, c = self.holders, self.threshold, self.tolerated_colluders
+        n, t = self.holders, self.threshold
+        d, c = self.tolerated_dropouts, self.tolerated_colluders
         if self.consistency or not self.complete:
             return max(0, self.smallest_cohort - c)
-        least = n
-        for members in range(t, n + 1):
-            inside, outside = members - c, n - members
-            a = min(self.tolerated_dropouts, members - t)
-            b = min(self.tolerated_dropouts, n - t)
-            hidden = 0
-            while hidden < inside and (
-                (inside - hidden - 1) * min(a, hidden + 1)
-                + (hidden + 1) * min(a, hidden)
-                + outside * min(b, hidden + 1)
-                >= (t - c) * (hidden + 1)
-            ):
-                hidden += 1
-            least = min(least, inside - hidden)
-        return max(0, least)
+        return _honest_in_complete(n, t, d, c)
 
     @property
     def log2_insecure(self) -> float:
@@ -319,6 +311,21 @@ class SecureSumParameters:
             while d > 0 and 2 * (n - d) <= n + c:
                 d -= 1
         return cls(n, n - d if t is None else t, d, c, consistency)
+
+
+@lru_cache(maxsize=256)
+def _honest_in_complete(n: int, t: int, d: int, c: int) -> int:
+    """Return h_min of a complete graph without the consistency exchange."""
+    least = n
+    for members in range(t, n + 1):
+        inside, outside = members - c, n - members
+        few, many = min(d, members - t), min(d, n - t)
+        k = np.arange(inside + 1)
+        given = (inside - k) * np.minimum(few, k) + outside * np.minimum(many, k)
+        given += k * np.minimum(many, np.maximum(0, k - 1))
+        hidden = int(k[given >= (t - c) * k].max())  # not every smaller k is feasible
+        least = min(least, max(1, inside - hidden))
+    return least
 
 
 def _leaves_enough(n: int, d: int, c: int, consistency: bool) -> bool:

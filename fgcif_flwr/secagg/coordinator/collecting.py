@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from fgcif_flwr.errors import PhaseError, SecureSumError
+from fgcif_flwr.errors import MisbehaviourError, PhaseError, SecureSumError
 from fgcif_flwr.secagg.coordinator.collected import Collected
 from fgcif_flwr.secagg.coordinator.unmasking import SlotUnmasking
 from fgcif_flwr.secagg.encoding import VectorLayout
@@ -37,6 +37,8 @@ class SlotCollection:
     ------
     SecureSumError
         If the advertisements are fewer than needed, repeat a sender, or are for another slot.
+    MisbehaviourError
+        If two show the same round key, naming both.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class SlotCollection:
                 raise SecureSumError(f"{ad.sender} advertised twice for slot {slot}")
             ads[ad.sender] = ad
         self.cohort = tuple(ads)
+        self._check_round_keys(ads)
         least = epoch.parameters.smallest_cohort
         if len(self.cohort) < least:
             raise SecureSumError(
@@ -73,6 +76,16 @@ class SlotCollection:
         self._collected = Collected(context, layout, form, ads, total)
         self._rests = {name: ad.rest() for name, ad in ads.items()}
         self._closed = False
+
+    def _check_round_keys(self, ads: Mapping[str, Advertisement]) -> None:
+        owners: dict[bytes, list[str]] = {}
+        for name, ad in ads.items():
+            owners.setdefault(ad.round_public, []).append(name)
+        alike = [name for names in owners.values() if len(names) > 1 for name in names]
+        if alike:  # everybody else would refuse the slot; fresh keys are never alike
+            raise MisbehaviourError(
+                f"slot {self.slot}: {', '.join(alike)} advertised the same round key", alike
+            )
 
     @property
     def form(self) -> WordFormat:
@@ -115,7 +128,8 @@ class SlotCollection:
             raise SecureSumError(f"{sender} sent two vectors for slot {self.slot}")
         collected.form.add_packed(collected.total, released.words)
         collected.survivors.add(sender)
-        for dealer in set(released.complaints) & set(self.epoch.neighbours(sender, self.cohort)):
+        neighbours = set(self.epoch.neighbours(sender, self.cohort)) - {sender}
+        for dealer in neighbours.intersection(released.complaints):
             collected.complaints.setdefault(dealer, set()).add(sender)
 
     def close(self) -> SlotUnmasking:

@@ -133,7 +133,7 @@ def _too_few_fit(
     """Name the dealer where more complain than may collude; else it and they are suspect alike."""
     context = collected.context
     proven = len(complained) > context.epoch.parameters.tolerated_colluders
-    names = {dealer, *blamed} | (set() if proven else complained)
+    names = {dealer, *blamed} if proven else set(blamed)
     word = "are spoilt" if proven else "are spoilt, or those who say so lie"
     return MisbehaviourError(
         f"slot {context.slot}: {len(complained)} enterprises say that the shares of {dealer} "

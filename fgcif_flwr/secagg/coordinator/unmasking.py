@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fgcif_flwr.errors import SecureSumError
+from fgcif_flwr.errors import PhaseError, SecureSumError
 from fgcif_flwr.secagg import keys
 from fgcif_flwr.secagg.coordinator.collected import Collected
 from fgcif_flwr.secagg.coordinator.reconstruction import reconstruct
@@ -48,6 +48,15 @@ class SlotUnmasking:
         self._agreed = self._epoch.consent_bytes(self._slot, cohort, self.survivors, self.dropped)
         self._consents: dict[str, Consent] = {}
         self._answers: dict[str, bytes] = {}
+        self._finished = False
+
+    @property
+    def complaints(self) -> Mapping[str, frozenset[str]]:
+        """For each dealer, who says that its shares do not fit: one side of them lies."""
+        return {
+            dealer: frozenset(complainers)
+            for dealer, complainers in self._collected.complaints.items()
+        }
 
     @property
     def wants_consents(self) -> bool:
@@ -103,7 +112,10 @@ class SlotUnmasking:
             Naming those whose shares open nothing.
         """
         collected = self._collected
+        if self._finished:
+            raise PhaseError(f"the sum of slot {self._slot} was opened already")
         secrets, blamed = reconstruct(collected, self._answers)
+        self._finished = True  # the masks are taken from the total in place
         adder = MaskAdder(collected.total)
         for name in collected.context.cohort:
             if name in collected.survivors:
@@ -111,7 +123,7 @@ class SlotUnmasking:
             else:
                 self._remove_pair_masks(adder, name, secrets[name])
         words = open_total(collected.total, collected.form, len(self.survivors))
-        seed = self._epoch.rotation_seed(self._slot)
+        seed = self._epoch.rotation_seed(self._slot, collected.context.input_hash)
         values = collected.layout.decode(words, collected.form, seed)
         return SlotSum(values, self.survivors, self.dropped, blamed)
 

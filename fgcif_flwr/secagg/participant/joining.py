@@ -131,7 +131,12 @@ def begin(
     for peer in epoch.receivers(name):
         if peer == name:
             continue
-        secret = keys.agree(private, publics[peer], epoch.channel_context("pair", "", ""))
+        try:
+            secret = keys.agree(private, publics[peer], epoch.channel_context("pair", "", ""))
+        except AuthenticationError:
+            raise AuthenticationError(
+                f"the channel key of {peer} is not a valid X25519 key"
+            ) from None
         both = [
             keys.derive(secret, epoch.channel_context(label, *direction))
             for label in ("seal", "salt")

@@ -37,6 +37,7 @@ from fgcif_flwr.secagg.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
+from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.participant import (
     advertising,
     consenting,
@@ -49,6 +50,7 @@ from fgcif_flwr.secagg.participant.joining import Joined, Joining
 from fgcif_flwr.secagg.participant.releasing import Masked, Opened
 
 _RELEASE, _CONSENT, _UNMASK = "release", "consent", "unmask"
+_LAST_SLOT = 1 << 40
 _Reply = TypeVar("_Reply")
 
 
@@ -104,9 +106,14 @@ class Participant:
         """Hash of the manifest and all nonces of the epoch (32 bytes)."""
         return self._joined().epoch.run_id
 
-    def rotation_seed(self, slot: int) -> bytes:
+    @property
+    def parameters(self) -> SecureSumParameters:
+        """Of the epoch."""
+        return self._joined().epoch.parameters
+
+    def rotation_seed(self, slot: int, input_hash: bytes) -> bytes:
         """Public seed of the rotations of a slot's rotated fields."""
-        return self._joined().epoch.rotation_seed(slot)
+        return self._joined().epoch.rotation_seed(slot, input_hash)
 
     def join(self, manifest: Manifest) -> JoinReply:
         """Accept a manifest: draw nonces and a channel key, sign them.
@@ -168,6 +175,7 @@ class Participant:
 
     def _advertise(self, slot: int) -> Advertisement:
         joined = self._joined()
+        _check_slot(slot)
         if self.advertised is not None and self.advertised.slot == slot:
             return self.advertised.said
         if slot <= self.last_slot:
@@ -186,6 +194,7 @@ class Participant:
         SlotSpentError
             If the slot was spent by another request, or by one whose reply was lost.
         """
+        _check_slot(request.slot)
         stored = self.journal.reply(
             request.run_id, request.slot, _RELEASE, _digest(request, input_hash)
         )
@@ -244,6 +253,10 @@ class Participant:
         self.journal.keep(joined.epoch.run_id, opened.slot, _RELEASE, wire.encode(released))
         return released
 
+    def give_up(self) -> None:
+        """Erase the secrets of an open slot for which there will be no vector; it stays spent."""
+        self.opened = None
+
     def consent(self, request: ConsentRequest) -> Consent:
         """Sign a list of survivors: the only one that is ever answered for in its slot.
 
@@ -288,6 +301,7 @@ class Participant:
     def _answered(
         self, phase: str, request: ConsentRequest | UnmaskRequest, kind: type[_Reply]
     ) -> _Reply | None:
+        _check_slot(request.slot)
         stored = self.journal.reply(request.run_id, request.slot, phase, _digest(request))
         return None if stored is None else wire.decode(kind, stored)
 
@@ -321,6 +335,11 @@ class Participant:
         if joined.epoch.run_id != run_id:
             raise NotJoinedError(f"{self.name} holds no keys of the epoch that is asked for")
         return joined
+
+
+def _check_slot(slot: int) -> None:
+    if not 1 <= slot <= _LAST_SLOT:
+        raise PhaseError(f"slots are numbered from 1 to {_LAST_SLOT}")
 
 
 def _digest(request: object, *more: bytes) -> bytes:
