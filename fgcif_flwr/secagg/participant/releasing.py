@@ -95,6 +95,8 @@ def open_release(
     if dealers != epoch.neighbours(name, cohort):
         raise CohortError(f"the members shown to {name} are not its neighbours in the cohort")
     publics = tuple(member.round_public for member in request.members)
+    if any(len(public) != keys.KEY_BYTES for public in publics):
+        raise AuthenticationError(f"a round key is not {keys.KEY_BYTES} bytes long")
     if len(set(publics)) != len(publics):
         raise AuthenticationError("two members of the cohort show the same round key")
     channels = {channel.peer: channel for channel in joined.channels}
