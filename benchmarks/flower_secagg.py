@@ -72,8 +72,11 @@ class Measurement:
     bytes_down_per_param: float
     masks: int
     server_peak_mb: float | None = None
-    """Most that was allocated while the server ran, clients' keys and shares in this process
-    included, their vectors not; only where memory was asked for, and then times are too long."""
+    """Most that was allocated while the server ran; only where memory was asked for, and then times
+    are too long. On Flower's side clients' keys and shares in this process are included, on ours
+    neither they nor the shares that the server holds."""
+    server_shares_mb: float | None = None
+    """Shares that the server holds."""
 
 
 @dataclass

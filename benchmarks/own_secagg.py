@@ -55,6 +55,11 @@ class Meter:
         self.bytes_up = 0
         self.bytes_down = 0
         self.peak = 0
+        """Most bytes that the server held at once, beside what enterprises sent it."""
+        self.shares = 0
+        """Bytes of sealed, committed and opened shares that it holds."""
+        self._held = 0
+        self._before = 0
         self._memory = memory
 
     def up(self, message: object) -> None:
@@ -66,14 +71,17 @@ class Meter:
         self.bytes_down += len(wire.encode(message))
 
     def server_begins(self) -> None:
-        """Forget what enterprises allocated."""
+        """Set what enterprises allocated apart."""
         if self._memory:
             tracemalloc.reset_peak()
+            self._before = tracemalloc.get_traced_memory()[0]
 
     def server_ends(self) -> None:
-        """Keep the peak since the server began."""
+        """Add what the server allocated since it began and still holds; keep the peak."""
         if self._memory:
-            self.peak = max(self.peak, tracemalloc.get_traced_memory()[1])
+            now, peak = tracemalloc.get_traced_memory()
+            self.peak = max(self.peak, self._held + peak - self._before)
+            self._held += now - self._before
 
 
 def measure(
@@ -128,6 +136,7 @@ def _measure(
         party.begin(joins, nonces)
     ads = [party.advertise(AdvertiseRequest(1)) for party in parties]
     client, server, meter = Clock(), Clock(), Meter(memory)
+    meter.shares = sum(len(ad.commitments) + len(ad.sealed) for ad in ads)
     rng = np.random.default_rng(0)
     gone = {party.name for party in parties[:lost]}
     wanted = np.zeros(d)
@@ -153,6 +162,7 @@ def _measure(
         wanted += encoded
         del encoded
         meter.server_begins()
+        del request
         with server:
             slot.receive(released)
         meter.server_ends()
@@ -179,6 +189,7 @@ def _measure(
         with client:
             reply = party.unmask(unmask)
         meter.up(reply)
+        meter.shares += len(reply.shares)
         with server:
             closed.answer(reply)
     meter.server_begins()
@@ -194,6 +205,7 @@ def _measure(
         bytes_down_per_param=meter.bytes_down / len(survivors) / d,
         masks=epoch.parameters.neighbours + 1,
         server_peak_mb=meter.peak / 1e6 if memory else None,
+        server_shares_mb=meter.shares / 1e6 if memory else None,
     )
 
 

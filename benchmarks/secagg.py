@@ -114,7 +114,9 @@ def figures(
     measurement = side(False) if side else None
     row: Row = {prefix + name: getattr(measurement, name, None) for name in names}
     if memory:
-        row[prefix + "server_peak_mb"] = side(True).server_peak_mb if side else None
+        watched = side(True) if side else None
+        for name in ("server_peak_mb", "server_shares_mb"):
+            row[prefix + name] = getattr(watched, name, None)
     return row
 
 
@@ -165,7 +167,7 @@ def header(asked: argparse.Namespace) -> str:
     """Names of the columns: ours, Flower's, and how many times ours goes into Flower's."""
     names = ["client ms", "server s", "B up/param", "B down/param"]
     if asked.memory:
-        names.append("server MB")
+        names += ["server MB", "shares MB"]
     columns = "".join(f"  {name:>12} {'Flower':>9} {'ratio':>7}" for name in names)
     if asked.plain:
         columns += f"  {'plain ms':>9} {'client/plain':>12}"
@@ -175,7 +177,9 @@ def header(asked: argparse.Namespace) -> str:
 def line(row: Row) -> str:
     """One case as a line of text."""
     text = f"{row['n']:>5} {row['d']:>8} {row['lost']:>5.0%}"
-    names = [*FIGURES, "server_peak_mb"] if "server_peak_mb" in row else FIGURES
+    names = [*FIGURES]
+    if "server_peak_mb" in row:
+        names += ["server_peak_mb", "server_shares_mb"]
     for name in names:
         own, flower = row[name], row["flower_" + name]
         text += f"  {shown(own):>12} {shown(flower):>9} {shown(ratio(flower, own)):>7}"

@@ -91,7 +91,7 @@ def test_known_sizes_of_graphs():
     }
     semi_honest = SecureSumParameters.choose(1000, consistency=False)
     assert (semi_honest.neighbours, semi_honest.threshold) == (38, 25)
-    found = failing.smallest_neighbourhood(1000, 50, 100, failing.least_threshold_without_cuts)
+    found = failing.smallest_neighbourhood(1000, 50, 100, failing.least_threshold_ignoring_cuts)
     assert found == (66, 49)
 
 

@@ -21,10 +21,11 @@ from fgcif_flwr.models.network import parameter_count
 from fgcif_flwr.privacy.door import with_outcome
 from fgcif_flwr.secagg.epoch import COMMITMENT_BYTES, OPENED_BYTES, SEALED_BYTES
 from fgcif_flwr.secagg.failure_probability import (
-    least_threshold_without_cuts,
+    least_threshold_ignoring_cuts,
     smallest_neighbourhood,
 )
 from fgcif_flwr.secagg.keys import KEY_BYTES, SIGNATURE_BYTES
+from fgcif_flwr.secagg.masking import CHECK_WORDS
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 
 TABLE_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -111,7 +112,7 @@ def plan_of(config: RunConfig, model_parameters: int | None = None) -> dict[str,
     layout = with_outcome(layout_of(TRAIN, config, features, d))
     bits = layout.form(chosen.holders).bits
     return {
-        "enterprises": chosen.holders,
+        "holders": chosen.holders,
         "graph": "complete" if chosen.complete else "k-regular",
         "neighbours": chosen.neighbours,
         "threshold": chosen.threshold,
@@ -120,13 +121,12 @@ def plan_of(config: RunConfig, model_parameters: int | None = None) -> dict[str,
         "tolerated_colluders": chosen.tolerated_colluders,
         "smallest_cohort": chosen.smallest_cohort,
         "consistency": chosen.consistency,
-        "quorum": chosen.quorum,
+        "consents": chosen.consents if chosen.consistency else 0,
+        "consents_checked": chosen.consents_checked if chosen.consistency else 0,
         "withstands": chosen.withstands,
-        "honest_in_any_sum": {
-            "planned": chosen.honest_in_any_sum,
-            "with_consistency": chosen.honest_if(consistency=True),
-            "without_consistency": chosen.honest_if(consistency=False),
-        },
+        "honest_in_any_sum": chosen.honest_in_any_sum,
+        "honest_with_consistency": chosen.honest_if(consistency=True),
+        "honest_without_consistency": chosen.honest_if(consistency=False),
         "exchanges_per_round": 3 if chosen.consistency else 2,
         "parameters": d,
         "bits_per_word": bits,
@@ -142,25 +142,33 @@ def _bytes_up(chosen: SecureSumParameters, numbers: int, bits: int) -> int:
     advertised = 2 * KEY_BYTES + SIGNATURE_BYTES
     advertised += chosen.neighbours * SEALED_BYTES + chosen.shares * 2 * COMMITMENT_BYTES
     consent = SIGNATURE_BYTES if chosen.consistency else 0
-    return -(-numbers * bits // 8) + advertised + consent + chosen.shares * OPENED_BYTES
+    return (
+        -(-(numbers + CHECK_WORDS) * bits // 8)
+        + advertised
+        + consent
+        + chosen.shares * OPENED_BYTES
+    )
 
 
 def _show(result: Mapping[str, Any], warnings: Sequence[str], console: Console) -> None:
-    honest = result["honest_in_any_sum"]
     complete = result["graph"] == "complete"
     near = "all others" if complete else f"{result['neighbours']} neighbours on a drawn ring"
     lines = {
-        "enterprises (n)": result["enterprises"],
+        "enterprises (n)": result["holders"],
         "graph": f"{result['graph']}: masks and shares with {near}",
         "shares that open a secret (t)": f"{result['threshold']} of {result['shares']}",
         "tolerated dropouts (d)": result["tolerated_dropouts"],
         "tolerated colluders (c)": result["tolerated_colluders"],
         "fewest survivors": result["smallest_cohort"],
-        "consistency exchange": f"{'on' if result['consistency'] else 'off'} "
-        f"(quorum {result['quorum']} signatures)",
-        "honest in any sum (h_min)": f"{honest['planned']} against a {result['withstands']}",
-        "  with the exchange": f"{honest['with_consistency']} against a lying coordinator",
-        "  without": f"{honest['without_consistency']} against a lying coordinator",
+        "consistency exchange": (
+            f"on: {result['consents']} signatures are shown, {result['consents_checked']} checked"
+            if result["consistency"]
+            else "off"
+        ),
+        "honest in any sum (h_min)": f"{result['honest_in_any_sum']} against a "
+        f"{result['withstands']}",
+        "  with the exchange": f"{result['honest_with_consistency']} against a lying coordinator",
+        "  without": f"{result['honest_without_consistency']} against a lying coordinator",
         "security fails, per draw": _probability(result["log2_insecure"]),
         "opening fails, per slot": _probability(result["log2_unopened"]),
         "exchanges per round": result["exchanges_per_round"],
@@ -183,9 +191,9 @@ def _row(n: int) -> dict[str, Any]:
     c, d = n // 10, max(1, n // 20)
     lying = SecureSumParameters.choose(n, None, d, c)
     semi_honest = SecureSumParameters.choose(n, None, d, c, consistency=False)
-    other = smallest_neighbourhood(n, d, c, least_threshold_without_cuts)
+    other = smallest_neighbourhood(n, d, c, least_threshold_ignoring_cuts)
     return {
-        "enterprises": n,
+        "holders": n,
         "tolerated_colluders": c,
         "tolerated_dropouts": d,
         "lying": {"neighbours": lying.neighbours, "threshold": lying.threshold},
@@ -193,11 +201,9 @@ def _row(n: int) -> dict[str, Any]:
             "neighbours": semi_honest.neighbours,
             "threshold": semi_honest.threshold,
         },
-        "honest_in_any_sum": {
-            "with_consistency": lying.honest_if(consistency=True),
-            "without_consistency": lying.honest_if(consistency=False),
-        },
-        "neighbours_without_cuts": n - 1 if lying.complete or other is None else other[0],
+        "honest_with_consistency": lying.honest_if(consistency=True),
+        "honest_without_consistency": lying.honest_if(consistency=False),
+        "neighbours_ignoring_cuts": n - 1 if lying.complete or other is None else other[0],
     }
 
 
@@ -206,18 +212,17 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     header += ["k semi-honest", "t semi-honest", "k ignoring cuts"]
     cells = [header, ["---:"] * len(header)]
     for row in rows:
-        honest = row["honest_in_any_sum"]
         values = (
-            row["enterprises"],
+            row["holders"],
             row["tolerated_colluders"],
             row["tolerated_dropouts"],
             row["lying"]["neighbours"],
             row["lying"]["threshold"],
-            honest["with_consistency"],
-            honest["without_consistency"],
+            row["honest_with_consistency"],
+            row["honest_without_consistency"],
             row["semi_honest"]["neighbours"],
             row["semi_honest"]["threshold"],
-            row["neighbours_without_cuts"],
+            row["neighbours_ignoring_cuts"],
         )
         cells.append([str(value) for value in values])
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]

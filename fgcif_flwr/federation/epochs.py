@@ -84,8 +84,8 @@ class Epochs:
             least -= settings.parameters(len(settings.roster)).tolerated_dropouts
         if connected < least:
             raise CohortError(
-                f"{connected} of {wanted} enterprises connected within {settings.timeout:.0f} s "
-                "(run.timeout); start the others, or lower run.enterprises"
+                f"{connected} of {wanted} enterprises connected within {settings.timeout:.0f} s; "
+                f"start the others, {settings.waiting_advice}"
             )
         found = self._exchange.identify(dict(self._roster) if self._roster else None)
         if settings.roster is None:

@@ -26,8 +26,9 @@ class SessionSettings:
     roster : tuple of (name, identity key), optional
         As agreed out of band, in the order of names. Without one the roster is whoever is
         connected at the start, on the word of each: for simulations.
-    range_advice, failure_advice : str
-        What to do when values do not fit their words, and when they cannot be computed.
+    range_advice, failure_advice, waiting_advice : str
+        What to do when values do not fit their words, when they cannot be computed, and when too
+        few are connected: in the words of whoever made the settings.
     """
 
     enterprises: int
@@ -41,6 +42,7 @@ class SessionSettings:
     roster: tuple[tuple[str, bytes], ...] | None = None
     range_advice: str = "raise their bound"
     failure_advice: str = ""
+    waiting_advice: str = "wait longer, or ask for fewer"
 
     @classmethod
     def of(cls, config: RunConfig) -> SessionSettings:
@@ -60,6 +62,7 @@ class SessionSettings:
                 f"({secagg.value_bound:g}) for updates, secagg.value_bits ({secagg.value_bits}) "
                 "for counts"
             ),
+            waiting_advice="raise run.timeout, or lower run.enterprises",
             failure_advice=" (where the model diverged: lower training.learning_rate)",
         )
 

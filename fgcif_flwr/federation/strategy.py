@@ -165,7 +165,7 @@ class SecureFedAvg(FedAvg):
         )
         if self.on_round is not None:
             self.on_round(report)
-        metrics = MetricRecord({"loss": loss, "survivors": len(total.survivors)})
+        metrics = MetricRecord({"loss": loss, "survivors": report.survivors})
         return arrays_to_record(self._arrays), metrics
 
     def configure_evaluate(

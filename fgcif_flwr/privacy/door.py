@@ -2,6 +2,7 @@
 
 A release passes, in this order,
 
+0. the very request that was answered before gets the stored reply, and that is all;
 1. the enterprise's own policy, which does not take the coordinator's word;
 2. the participant's checks of slot and cohort, once the slot is durably spent;
 3. the release log, one line, before anything is computed;
@@ -51,8 +52,9 @@ class Policy:
     minimum_cohort : int
         Fewest enterprises that may be asked for a sum that covers this one.
     minimum_honest : int
-        Fewest honest ones that such a sum must cover whatever the coordinator does
-        (:attr:`SecureSumParameters.honest_in_any_sum`).
+        Fewest honest ones that such a sum must cover against a coordinator as
+        :attr:`SecureSumParameters.withstands` says; whether one that only follows the protocol is
+        withstood is accepted by the participant, or not.
     units : frozenset of str
         Privacy units under which releases are allowed.
     """
@@ -117,7 +119,7 @@ class FileLog:
 
 
 class MemoryLog:
-    """A release log for tests."""
+    """A release log in memory: for tests, and for simulations that write nothing."""
 
     def __init__(self) -> None:
         self.entries: list[LogEntry] = []
@@ -158,8 +160,8 @@ class Door:
         """Let one vector out, or raise before anything is computed.
 
         The very request that was answered before gets the stored reply, byte for byte: nothing
-        is computed or logged again. A refusal by policy leaves the slot unspent (nothing was
-        touched); any later one spends it.
+        is computed or logged again. A refusal by policy leaves the slot unspent, and so does a
+        request that is of no open slot; any later one spends it.
 
         Parameters
         ----------
@@ -176,6 +178,13 @@ class Door:
             Its failure is a word of the vector (:func:`with_outcome`) and the log's matter.
         rounding
             Draws the stochastic rounding.
+
+        Raises
+        ------
+        SecureSumError
+            Naming the rule of the policy that the request breaks.
+        NotJoinedError, SlotSpentError, PhaseError, CohortError, AuthenticationError
+            As :meth:`Participant.open_release`.
         """
         stored = self.participant.released_before(request, input_hash)
         if stored is not None:

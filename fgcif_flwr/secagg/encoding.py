@@ -201,14 +201,8 @@ def _check_bound(field: Field, real: Reals) -> None:
     for start in range(0, len(real), _CHUNK):
         part = real[start : start + _CHUNK]
         if not (part.min() >= -field.bound and part.max() <= field.bound):  # false for NaN too
-            mend = (
-                "raise secagg.value_bits"
-                if field.exact
-                else "lower training.learning_rate or raise secagg.value_bound"
-            )
             raise OutOfRangeError(
-                f"a value of {field.name} is beyond its bound of {field.bound:g} or not "
-                f"finite; {mend}"
+                f"a value of {field.name} is beyond its bound of {field.bound:g} or not finite"
             )
 
 

@@ -35,7 +35,7 @@ language it is written, finds the same ``k`` and ``t``.
 
 Sources: Bell, Bonawitz, Gascón, Lepoint, Raykova, *Secure Single-Server Aggregation with
 (Poly)Logarithmic Overhead* (CCS 2020), sections 3 and 4, whose condition against a coordinator that
-lies, ``2t > k + colluders`` alone, is :func:`least_threshold_without_cuts`; it leaves cuts to a
+lies, ``2t > k + colluders`` alone, is :func:`least_threshold_ignoring_cuts`; it leaves cuts to a
 graph that the coordinator cannot see.
 """
 
@@ -125,7 +125,7 @@ def least_threshold_semi_honest(n: int, d: int, c: int, k: int) -> int | None:
     return smallest_rare(n - d - 1, c, k, n, rest) if rest > 0 else None
 
 
-def least_threshold_without_cuts(n: int, d: int, c: int, k: int) -> int:
+def least_threshold_ignoring_cuts(n: int, d: int, c: int, k: int) -> int:
     """Return the smallest t with ``2t > k + colluders`` in all neighbourhoods.
 
     For comparison only: whoever sees the graph and chooses who is dropped can still cut it.

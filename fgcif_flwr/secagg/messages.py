@@ -37,8 +37,8 @@ class Manifest:
     epoch : int
         Counts the joins of a run; keys of one epoch are never used in another.
     terms : str
-        Canonical JSON of everything that decides what will be released: the run's configuration
-        and the schema's hash. Requests name tasks; what a task computes comes from here.
+        What decides the releases of the run, as canonical JSON: opaque here, the same for all.
+        Requests name tasks; what a task computes follows from the terms.
     roster : tuple of (name, identity key)
         All who may join, in the order of names.
     threshold, tolerated_dropouts, tolerated_colluders, consistency, neighbours : optional
@@ -93,9 +93,9 @@ class Manifest:
     def parameters(self, holders: int) -> SecureSumParameters:
         """Return the parameters once so many of the roster have joined.
 
-        Colluders, and in a complete graph the threshold, follow the roster, never the number that
-        is said to have joined: else a coordinator could tell each victim that it and a few
-        colluders are all.
+        They follow the roster, never the number that is said to have joined: else a coordinator
+        could tell each victim that it and a few colluders are all
+        (:meth:`SecureSumParameters.joined`).
 
         Raises
         ------
@@ -265,7 +265,7 @@ class Consent:
 class UnmaskRequest:
     """Who of the cohort arrived and who did not; a partition of the cohort.
 
-    ``consents`` are those of a quorum, where the manifest asks for consistency.
+    ``consents`` are as many as :attr:`SecureSumParameters.consents`, where consistency is asked for.
     """
 
     run_id: bytes

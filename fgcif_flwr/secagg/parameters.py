@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from fgcif_flwr.errors import CohortError
-from fgcif_flwr.secagg import failure_probability as failing
+from fgcif_flwr.secagg import failure_probability
 from fgcif_flwr.secagg.failure_probability import RULES, Coordinator
 
 COMPLETE_UP_TO = 100
@@ -107,9 +107,9 @@ class SecureSumParameters:
         if k % 2 or k < 2:
             raise CohortError(f"secagg.neighbours: wants an even number from 2 on; it is {k}")
         rule = RULES[self.withstands]
-        allowed = failing.thresholds(n, d, c, k, rule) if k <= n - d - 2 else range(0)
+        allowed = failure_probability.thresholds(n, d, c, k, rule) if k <= n - d - 2 else range(0)
         if not allowed:
-            smallest = failing.smallest_neighbourhood(n, d, c, rule)
+            smallest = failure_probability.smallest_neighbourhood(n, d, c, rule)
             wanted = f"{n - 1}, the complete graph," if smallest is None else str(smallest[0])
             raise CohortError(
                 f"secagg.neighbours {k} will not do for {n} enterprises, {d} tolerated dropouts "
@@ -175,7 +175,7 @@ class SecureSumParameters:
         if self.complete:
             return self.consents
         most = (self.holders + self.tolerated_colluders) // 2
-        rarity = math.log2(self.holders) - math.log2(failing.SECURITY)
+        rarity = math.log2(self.holders) - math.log2(failure_probability.SECURITY)
         return min(self.consents, math.ceil(rarity / math.log2(self.consents / most)))
 
     @property
@@ -217,7 +217,7 @@ class SecureSumParameters:
             return -math.inf
         n, d, c = self.holders, self.tolerated_dropouts, self.tolerated_colluders
         k, t = self.neighbours, self.threshold
-        return failing.log2_insecure(n, d, c, k, t, self.withstands)
+        return failure_probability.log2_insecure(n, d, c, k, t, self.withstands)
 
     @property
     def log2_unopened(self) -> float:
@@ -225,7 +225,7 @@ class SecureSumParameters:
         if self.complete:
             return -math.inf
         n, d = self.holders, self.tolerated_dropouts
-        return failing.log2_unopened(n, d, self.neighbours, self.threshold)
+        return failure_probability.log2_unopened(n, d, self.neighbours, self.threshold)
 
     def joined(self, holders: int) -> SecureSumParameters:
         """Return the parameters once so many of the ``self.holders`` on the roster have joined.
@@ -289,7 +289,7 @@ class SecureSumParameters:
         if k is not None and k < 2:
             raise CohortError(f"secagg.neighbours: wants an even number from 2 on; it is {k}")
         if k is None and n > COMPLETE_UP_TO and c >= 1 and _leaves_enough(n, d, c, signed):
-            found = failing.smallest_neighbourhood(n, d, c, rule, t)
+            found = failure_probability.smallest_neighbourhood(n, d, c, rule, t)
             k, t = found or (None, t)
         if k is None or k >= n - 1:
             return cls._choose_complete(n, t, tolerated_dropouts, c, consistency is True)

@@ -29,7 +29,7 @@ Shares = npt.NDArray[np.uint32]
 Entropy = Callable[[int], bytes]
 
 _MOST_TERMS = 1 << 16  # of a sum in _product that fits 63 bits
-_BATCH = 1 << 20  # elements of combine_each's shares at a time (8 MiB as 64-bit integers)
+_BATCH = 1 << 16  # elements of combine_each's shares at a time (half a MiB as 64-bit integers)
 
 
 def split(secrets: Sequence[bytes], threshold: int, points: Points, entropy: Entropy) -> Shares:
@@ -120,7 +120,9 @@ def combine_each(points: Elements, shares: Shares) -> list[bytes | None]:
     step = max(1, _BATCH // max(1, points.shape[1] * LIMBS))
     for start in range(0, len(points), step):
         values = _elements(shares[start : start + step])
-        total = _product(weights(points[start : start + step])[:, None, :], values % PRIME)
+        sets, which = np.unique(points[start : start + step], axis=0, return_inverse=True)
+        own = weights(sets)[which.reshape(-1)]  # once for all secrets of one set of holders
+        total = _product(own[:, None, :], values % PRIME)
         limbs = total[:, 0, :]
         limbs[np.any(values >= PRIME, axis=(1, 2))] = PRIME  # no secret has such a limb
         secrets += _from_limbs(limbs)

@@ -8,6 +8,7 @@ complained of a dealer at release has no share of its secrets to answer with.
 from __future__ import annotations
 
 import hmac
+from bisect import bisect_left
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,9 +52,9 @@ def reconstruct(
     dealers = collected.context.cohort
     points: list[list[int]] = []
     shares: list[bytes] = []
-    opened = _by_dealer(collected, answers)
+    opened = _Opened(collected, answers)
     for dealer in dealers:
-        holders, pieces = _fitting(collected, dealer, opened[dealer], blamed)
+        holders, pieces = _fitting(collected, dealer, opened.of(dealer), blamed)
         points.append(holders)
         shares.append(b"".join(pieces))
     stacked = np.frombuffer(b"".join(shares), dtype="<u4")
@@ -75,18 +76,22 @@ def reconstruct(
     return secrets, blamed
 
 
-def _by_dealer(
-    collected: Collected, answers: Mapping[str, bytes]
-) -> dict[str, list[tuple[str, bytes]]]:
-    """Return (holder, opened share) for each dealer, holders in the order of names."""
-    epoch, cohort = collected.context.epoch, collected.context.cohort
-    opened: dict[str, list[tuple[str, bytes]]] = {dealer: [] for dealer in cohort}
-    for holder in sorted(answers):
-        pieces = answers[holder]
-        for index, dealer in enumerate(epoch.neighbours(holder, cohort)):
-            piece = pieces[OPENED_BYTES * index : OPENED_BYTES * (index + 1)]
-            opened[dealer].append((holder, piece))
-    return opened
+class _Opened:
+    """Opened shares as they were answered: one piece of each holder for each of its dealers."""
+
+    def __init__(self, collected: Collected, answers: Mapping[str, bytes]) -> None:
+        self._epoch, self._answers = collected.context.epoch, answers
+        self._holders = sorted(answers)
+        cohort = collected.context.cohort
+        self._dealers = {holder: self._epoch.neighbours(holder, cohort) for holder in answers}
+
+    def of(self, dealer: str) -> list[tuple[str, bytes]]:
+        """Return (holder, opened share) of a dealer's secret, holders in the order of names."""
+        opened: list[tuple[str, bytes]] = []
+        for holder in self._epoch.neighbours(dealer, self._holders):
+            start = OPENED_BYTES * bisect_left(self._dealers[holder], dealer)
+            opened.append((holder, self._answers[holder][start : start + OPENED_BYTES]))
+        return opened
 
 
 def _fitting(
@@ -133,12 +138,18 @@ def _too_few_fit(
     """Name the dealer where more complain than may collude; else it and they are suspect alike."""
     context = collected.context
     proven = len(complained) > context.epoch.parameters.tolerated_colluders
-    names = {dealer, *blamed} if proven else set(blamed)
-    word = "are spoilt" if proven else "are spoilt, or those who say so lie"
+    if not complained:
+        said = f"{', '.join(sorted(blamed))} opened other shares than were dealt"
+    elif proven:
+        said = f"{len(complained)} enterprises say that the shares of {dealer} do not fit"
+    else:
+        said = (
+            f"{', '.join(sorted(complained))} say that the shares of {dealer} do not fit, or do not "
+            "tell the truth"
+        )
     return MisbehaviourError(
-        f"slot {context.slot}: {len(complained)} enterprises say that the shares of {dealer} "
-        f"{word}; too few others are left to open its secrets",
-        sorted(names),
+        f"slot {context.slot}: {said}; too few are left to open the secrets of {dealer}",
+        sorted({dealer, *blamed} if proven else blamed),
     )
 
 

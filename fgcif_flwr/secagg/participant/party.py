@@ -134,6 +134,8 @@ class Participant:
         if before is not None and manifest.epoch <= before.epoch:
             raise SlotSpentError(f"epoch {manifest.epoch} was joined already; epochs only grow")
         accepted = joining.join(self.name, self.identity, manifest, self.semi_honest, self._entropy)
+        if self.joined is not None:
+            self.journal.forget(self.joined.epoch.run_id)  # large replies; its slots stay spent
         self.joining, self.joined = accepted, None
         self.advertised = self.opened = self.masked = None
         self.last_slot = 0  # slots are bound to the run id, which no two joins share
