@@ -109,8 +109,8 @@ def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_table_gives_the_parameters_by_size():
     rows = json.loads(plan("--table", "--format", "json"))["result"]["rows"]
-    assert [row["enterprises"] for row in rows][-1] == 10_000
-    by_size = {row["enterprises"]: row for row in rows}
+    assert [row["holders"] for row in rows][-1] == 10_000
+    by_size = {row["holders"]: row for row in rows}
     assert by_size[1000]["lying"] == {"neighbours": 96, "threshold": 76}
     assert by_size[1000]["semi_honest"] == {"neighbours": 38, "threshold": 25}
     assert by_size[1000]["neighbours_ignoring_cuts"] < 96

@@ -46,7 +46,8 @@ class RoundReport:
     loss : float
         Mean training loss over the survivors' rows.
     survivors, dropped : int
-        Enterprises in the sum, and lost to it.
+        Enterprises whose values are in the sum, and the others of the cohort: lost, or unable to
+        compute, so that zeros stand for them.
     slot : int
     received_model : mapping of head name to metrics
         On validation rows, of the model that the round started from; empty when not counted.

@@ -265,7 +265,8 @@ class Consent:
 class UnmaskRequest:
     """Who of the cohort arrived and who did not; a partition of the cohort.
 
-    ``consents`` are as many as :attr:`SecureSumParameters.consents`, where consistency is asked for.
+    ``consents`` are as many as :attr:`SecureSumParameters.consents`, where consistency is
+    asked for.
     """
 
     run_id: bytes

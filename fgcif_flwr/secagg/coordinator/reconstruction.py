@@ -144,8 +144,8 @@ def _too_few_fit(
         said = f"{len(complained)} enterprises say that the shares of {dealer} do not fit"
     else:
         said = (
-            f"{', '.join(sorted(complained))} say that the shares of {dealer} do not fit, or do not "
-            "tell the truth"
+            f"the shares of {dealer} do not fit, or those who say so lie: "
+            f"{', '.join(sorted(complained))}"
         )
     return MisbehaviourError(
         f"slot {context.slot}: {said}; too few are left to open the secrets of {dealer}",
