@@ -30,6 +30,7 @@ from fgcif_flwr.secagg import (
 from fgcif_flwr.secagg.keys import identity_from_seed
 
 INPUT_HASH = bytes(32)
+RUN = bytes(16)
 MOST_LOST = 0.3
 """Share of the enterprises that a complete graph's threshold lets be lost, in every case."""
 
@@ -180,10 +181,10 @@ def _measure(
             meter.up(consent)
             with server:
                 closed.consent(consent)
-    with server:
-        unmask = closed.request()
     meter.server_ends()
     for party in survivors:
+        with server:
+            unmask = closed.request(party.name)
         meter.down(unmask)
         keys.signed.cache_clear()  # in a deployment no other enterprise shares a process's cache
         with client:
@@ -215,9 +216,9 @@ def _parties(n: int, neighbours: int | None) -> tuple[list[Participant], Manifes
     names = [f"enterprise-{i:05d}" for i in range(n)]
     identities = [identity_from_seed(os.urandom(32)) for _ in names]
     roster = tuple((name, pair.public) for name, pair in zip(names, identities, strict=True))
-    plain = Manifest(1, "{}", roster, neighbours=neighbours)
+    plain = Manifest(RUN, 1, "{}", roster, neighbours=neighbours)
     dropouts = round(MOST_LOST * n) if plain.parameters(n).complete else None
-    manifest = Manifest(1, "{}", roster, tolerated_dropouts=dropouts, neighbours=neighbours)
+    manifest = Manifest(RUN, 1, "{}", roster, tolerated_dropouts=dropouts, neighbours=neighbours)
     parties = [
         Participant(name, pair, semi_honest=True)
         for name, pair in zip(names, identities, strict=True)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks import flower_secagg
 from benchmarks.own_secagg import measure as measure_own
+from fgcif_flwr.errors import FgcifError
 
 Row = dict[str, float | int | None]
 
@@ -128,12 +129,27 @@ def ratio(over: float | None, under: float | None) -> float | None:
 def main() -> None:
     """Print a row a case."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, action="append", help="enterprises; may be repeated")
-    parser.add_argument("--d", type=int, action="append", help="parameters; may be repeated")
-    parser.add_argument("--lost", type=float, action="append", help="share lost; may be repeated")
+    many = "; may be repeated"
+    parser.add_argument(
+        "--n", type=int, action="append", help="enterprises (default: 10 and 50)" + many
+    )
+    parser.add_argument(
+        "--d",
+        type=int,
+        action="append",
+        help="parameters of the model (default: 20,000, 100,000 and 1,000,000)" + many,
+    )
+    parser.add_argument(
+        "--lost",
+        type=float,
+        action="append",
+        help="share lost, 0 to below 1 (default: 0, 0.1 and 0.3)" + many,
+    )
     parser.add_argument("--value-bits", type=int, default=22, help="bits of a value, here")
     parser.add_argument(
-        "--neighbours", type=int, help="neighbours of an enterprise, here; default: as n has it"
+        "--neighbours",
+        type=int,
+        help="neighbours of an enterprise, here (default: all up to 100 enterprises, else k)",
     )
     parser.add_argument("--only", choices=["own", "flower"], help="leave the other side out")
     parser.add_argument("--all", action="store_true", help="Flower's side of large cases too")
@@ -154,7 +170,10 @@ def main() -> None:
     for n, d in itertools.product(asked.n or ENTERPRISES, asked.d or PARAMETERS):
         vectors = vectors_of(n, d)
         for lost in asked.lost or LOST:
-            rows.append(measure((n, d, lost), vectors, asked))
+            try:
+                rows.append(measure((n, d, lost), vectors, asked))
+            except (FgcifError, ValueError) as error:
+                parser.error(f"n = {n}, d = {d}, lost = {lost}: {error}")
             if asked.format == "text":
                 print(line(rows[-1]), flush=True)
     if asked.format == "json":

@@ -10,8 +10,8 @@ FgcifError
 │   ├── ValueOutOfKindError     23  a value cannot be of its feature's kind
 │   └── ClassAbsentError        24  a class of a target is absent at every enterprise
 ├── PartitionError              25  rows cannot be divided among enterprises as asked
-├── CohortError                 30  too few enterprises for the secure sum's threshold
 ├── SecureSumError              31  the secure sum was refused or failed as a whole
+│   ├── CohortError             30  who takes part allows no secure sum
 │   ├── OutOfRangeError         32  a value does not fit the words of the release
 │   ├── SlotSpentError          33  a slot was asked for twice
 │   ├── AuthenticationError     34  a message is not from whom it says
@@ -100,16 +100,16 @@ class PartitionError(FgcifError):
     told_outside = False
 
 
-class CohortError(FgcifError):
-    """Too few enterprises for the secure sum's threshold rule."""
-
-    exit_code = 30
-
-
 class SecureSumError(FgcifError):
     """A secure sum was refused, or failed as a whole; nothing of it is applied."""
 
     exit_code = 31
+
+
+class CohortError(SecureSumError):
+    """Who takes part allows no secure sum: too few, or others than they must be."""
+
+    exit_code = 30
 
 
 class OutOfRangeError(SecureSumError):

@@ -26,8 +26,10 @@ from fgcif_flwr.secagg.failure_probability import (
 )
 from fgcif_flwr.secagg.keys import KEY_BYTES, SIGNATURE_BYTES
 from fgcif_flwr.secagg.masking import CHECK_WORDS
-from fgcif_flwr.secagg.parameters import SecureSumParameters
+from fgcif_flwr.secagg.parameters import COMPLETE_UP_TO, SecureSumParameters
 
+FEW_HONEST = 5
+"""Below this a plan warns of how few a sum may cover."""
 TABLE_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
@@ -94,6 +96,16 @@ def plan(
             warnings.append(
                 "a coordinator that lies could open the vector of a single enterprise; set "
                 "secagg.consistency to true, or secagg.neighbours to all others"
+            )
+        if result["graph"] == "complete" and result["holders"] > COMPLETE_UP_TO:
+            warnings.append(
+                "a value that was set forces the complete graph: every enterprise exchanges shares "
+                "and masks with all others"
+            )
+        if result["honest_in_any_sum"] < FEW_HONEST:
+            warnings.append(
+                f"a sum may cover as few as {result['honest_in_any_sum']} honest enterprises: each "
+                "is hidden among so few"
             )
         emit(form, "plan", result, lambda console: _show(result, warnings, console), warnings)
 

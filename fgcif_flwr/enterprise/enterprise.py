@@ -78,9 +78,10 @@ class Enterprise:
     def _answer(self, request: Request) -> Reply:
         party = self.participant
         if isinstance(request, Identify):
-            return Identity(party.name, party.identity.public)
+            return Identity.of(party.name, party.identity, request)
         if isinstance(request, Join):
             check_schema(request.manifest.terms, self.schema.hash)
+            self.policy.check_manifest(request.manifest)
             config_in(request.manifest.terms)  # refuses what this version does not carry out
             return party.join(request.manifest)
         if isinstance(request, Reveal):

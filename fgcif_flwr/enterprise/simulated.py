@@ -23,6 +23,7 @@ from fgcif_flwr.secagg.keys import identity_from_seed
 from fgcif_flwr.secagg.participant.snapshot import State, dump, load
 
 LOG_DIRECTORY = "releases"
+_POLICY = Policy(minimum_colluders=1)  # the run's configuration is the simulation's own
 
 
 def answer(
@@ -48,7 +49,7 @@ def answer(
         # All enterprises and the coordinator are one process here: it is trusted anyway.
         participant = Participant(rows.name, identity_from_seed(os.urandom(32)), semi_honest=True)
     log = _log(config.run.output, index)
-    enterprise = Enterprise(consortium.schema, rows, participant, Policy(), log)
+    enterprise = Enterprise(consortium.schema, rows, participant, _POLICY, log)
     reply = enterprise.answer(request)
     return reply, dump(participant)
 

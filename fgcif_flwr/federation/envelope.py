@@ -7,11 +7,10 @@ which one it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+
+from fgcif_flwr.federation.passing_grid import PassingGrid
 
 ENVELOPE = "fgcif.envelope"
 _TYPE = "type"
@@ -34,7 +33,7 @@ def enclosed_type(message: Message) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-class EnvelopeGrid(Grid):
+class EnvelopeGrid(PassingGrid):
     """A grid that encloses every message that passes through it.
 
     Parameters
@@ -46,44 +45,9 @@ class EnvelopeGrid(Grid):
     """
 
     def __init__(self, grid: Grid, carrier: str) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self.carrier = carrier
 
-    def set_run(self, run: Run) -> None:
-        """Pass on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Run information of the grid that sends."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass on."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Enclose and pass on."""
-        return self._grid.push_messages([enclose(one, self.carrier) for one in messages])
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Enclose and pass on; nothing to send is no exchange."""
-        enclosed = [enclose(one, self.carrier) for one in messages]
-        return self._grid.send_and_receive(enclosed, timeout=timeout) if enclosed else []
+    def outgoing(self, messages: list[Message]) -> list[Message]:
+        """Enclose them."""
+        return [enclose(one, self.carrier) for one in messages]

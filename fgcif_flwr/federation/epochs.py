@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -16,16 +17,26 @@ from fgcif_flwr.secagg import (
     Epoch,
     GraphNonce,
     JoinReply,
+    Manifest,
     fix_epoch,
     valid_joins,
 )
+from fgcif_flwr.secagg.epoch import opens_commitment
+from fgcif_flwr.secagg.messages import RUN_BYTES
 
 logger = logging.getLogger(__name__)
 
 SLOTS_BETWEEN_EPOCHS = 10
 """Fewest slots before those who returned are let in, unless the others are too few without:
 joining costs everyone two exchanges."""
-_ATTEMPTS = 3
+_VAIN_JOINS = 3
+"""How often a new epoch is begun for one that then does not join it."""
+_NONCES_WITHHELD = 2
+"""How often one may join and not tell its graph nonce; each time costs the others an epoch."""
+_SLOTS_LOST = 3
+_SLOTS_WITHOUT = 10
+"""One that advertises and is lost so many slots in a row is left out of so many, so that the others
+do not wait for it every time."""
 
 
 class Epochs:
@@ -51,6 +62,7 @@ class Epochs:
         self._terms = terms
         self._roster: tuple[tuple[str, bytes], ...] = settings.roster or ()
         self._epoch: Epoch | None = None
+        self._run = os.urandom(RUN_BYTES)
         self._count = 0
         self._begun_at = 0
         self._joins: tuple[JoinReply, ...] = ()
@@ -59,6 +71,9 @@ class Epochs:
         self._left_out: set[str] = set()
         self._disputes: defaultdict[str, set[str]] = defaultdict(set)
         self._vain: Counter[str] = Counter()
+        self._withheld: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._back_at: dict[str, int] = {}
         self._broken = False
 
     @property
@@ -90,7 +105,10 @@ class Epochs:
         found = self._exchange.identify(dict(self._roster) if self._roster else None)
         if settings.roster is None:
             if len(found) < wanted:
-                raise CohortError(f"{len(found)} of {wanted} enterprises answered")
+                raise CohortError(
+                    f"{len(found)} of {wanted} enterprises answered; start the others, "
+                    f"{settings.waiting_advice}"
+                )
             self._roster = tuple(sorted(found.items()))
         return self._begin()
 
@@ -108,11 +126,29 @@ class Epochs:
             logger.info("%d enterprises returned or came late: all join anew", len(returning))
             holders = self._begin().holders
             self._vain.update(returning - set(holders))
-        ads = [ad for name, ad in self._ads.items() if name not in self._left_out]
+        ads = {name: ad for name, ad in self._ads.items() if name not in self._left_out}
+        waited_for = {n: ad for n, ad in ads.items() if self._back_at.get(n, 0) <= self.slot}
+        if len(waited_for) >= self.current.parameters.smallest_cohort:
+            ads = waited_for
         slot = self.slot
         self.slot += 1
         self._ads = {}
-        return slot, ads
+        return slot, list(ads.values())
+
+    def note_lost(self, cohort: Iterable[str], survivors: Iterable[str]) -> None:
+        """Remember who of a cohort was lost, and do without who always is, for a while."""
+        arrived = set(survivors)
+        for name in cohort:
+            self._lost[name] = 0 if name in arrived else self._lost[name] + 1
+            if self._lost[name] >= _SLOTS_LOST:
+                self._lost[name] = 0
+                self._back_at[name] = self.slot + _SLOTS_WITHOUT
+                logger.warning(
+                    "%s was lost %d slots in a row; it is not waited for in the next %d",
+                    name,
+                    _SLOTS_LOST,
+                    _SLOTS_WITHOUT,
+                )
 
     def keep(self, ads: Mapping[str, Advertisement]) -> None:
         """Keep round keys for the next slot; one that does not hold counts as not sent."""
@@ -122,7 +158,7 @@ class Epochs:
                 continue
             try:
                 self.current.check_advertisement(ad)
-            except (SecureSumError, CohortError) as error:
+            except SecureSumError as error:
                 logger.warning("%s; ignored", error)
             else:
                 self._ads.setdefault(name, ad)
@@ -152,12 +188,15 @@ class Epochs:
 
     def _begin(self) -> Epoch:
         """Let all that are online join, under new keys for everything."""
-        absent = set(self._left_out)
         self._ads = {}
         self._broken = True
-        for _ in range(_ATTEMPTS):
+        absent: set[str] = set()
+        attempts = self._settings.parameters(len(self._roster)).tolerated_dropouts + 1
+        for _ in range(attempts):
             self._count += 1
-            manifest = self._settings.manifest(self._count, self._terms, self._roster)
+            manifest = self._settings.manifest(self._run, self._count, self._terms, self._roster)
+            often = {name for name, times in self._withheld.items() if times >= _NONCES_WITHHELD}
+            absent |= self._left_out | often
             present = sorted(self._exchange.online() - absent)
             replies = self._exchange.ask(present, Join(manifest), JoinReply)
             good, wrong = valid_joins(manifest, [replies[name] for name in sorted(replies)])
@@ -167,18 +206,33 @@ class Epochs:
             if not manifest.parameters(len(good)).complete:
                 names = [join.name for join in good]
                 nonces = self._exchange.ask(names, Reveal(self._joins), GraphNonce)
-                if len(nonces) < len(names):  # the graph wants everyone's: begin without them
-                    absent |= set(names) - set(nonces)
+                kept = self._opening(manifest, nonces)
+                if len(kept) < len(names):  # the graph wants everyone's: begin without them
+                    absent |= set(names) - set(kept)
+                    self._withheld.update(set(names) - set(kept))
                     continue
-                self._nonces = tuple(nonces[name] for name in names)
+                self._nonces = tuple(kept[name] for name in names)
             self._epoch = fix_epoch(manifest, self._joins, self._nonces)
             self._begun_at = self.slot
             self._broken = False
             self._advertise(set(self._epoch.holders))
             return self._epoch
         raise CohortError(
-            f"in {_ATTEMPTS} attempts some joined and then did not draw the graph with the others"
+            f"in {attempts} attempts some joined and then did not draw the graph with the others"
         )
+
+    def _opening(
+        self, manifest: Manifest, nonces: Mapping[str, GraphNonce]
+    ) -> dict[str, GraphNonce]:
+        """Return the graph nonces that open their commitments; who tells another is a liar."""
+        joins = {join.name: join for join in self._joins}
+        kept: dict[str, GraphNonce] = {}
+        for name, nonce in nonces.items():
+            if opens_commitment(manifest, joins[name], nonce.nonce):
+                kept[name] = nonce
+            else:
+                self.leave_out((name,), f"{name} told another graph nonce than it committed to")
+        return kept
 
     def _may_begin(self) -> bool:
         """Whether those who returned are let in now."""
@@ -196,5 +250,5 @@ class Epochs:
             returning |= {
                 name for name, why in self._exchange.refusals if isinstance(why, NotJoinedError)
             }
-        hopeless = {name for name, times in self._vain.items() if times >= _ATTEMPTS}
+        hopeless = {name for name, times in self._vain.items() if times >= _VAIN_JOINS}
         return returning - self._left_out - hopeless

@@ -7,19 +7,19 @@ for, or in another's name counts as not sent.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fgcif_flwr.errors import (
-    CohortError,
+    AuthenticationError,
     ConfigurationError,
     DataError,
     FgcifError,
-    OutOfRangeError,
     PartitionError,
     SchemaError,
     SecureSumError,
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 0.5
 
 # What an enterprise refuses with because the run itself is wrong: no other slot would help.
-_FATAL = (ConfigurationError, SchemaError, DataError, PartitionError, OutOfRangeError)
+_FATAL = (ConfigurationError, SchemaError, DataError, PartitionError)
 
 
 class Exchange:
@@ -74,33 +74,42 @@ class Exchange:
     def identify(self, roster: dict[str, bytes] | None = None) -> dict[str, bytes]:
         """Ask all nodes that have no name yet; return the names and keys that are new.
 
+        A name goes to the node that proves to have its key, and moves to another one only so.
+
         Parameters
         ----------
         roster
-            Where it is fixed, whoever is not on it with this key stays without a name.
-
-        Raises
-        ------
-        CohortError
-            If there is no roster yet and two nodes have one name.
+            Where it is fixed, whoever is not on it with this key stays without a name. Before,
+            a name that is claimed with two keys is nobody's.
         """
         unknown = [node for node in self.grid.get_node_ids() if node not in self._names]
-        if not unknown:
-            return {}
-        request = Identify()
-        content = request_to_records(request)
-        messages = [Message(content, node, message_type(request)) for node in unknown]
-        found: dict[str, bytes] = {}
-        for node, identity in self._read(self.send(messages), Identity):
-            if roster is None and identity.name in found:
-                raise CohortError(f"two enterprises call themselves {identity.name}")
-            if roster is not None and roster.get(identity.name) != identity.public:
-                logger.warning("node %d is not on the roster; it stays out", node)
+        asked = {node: Identify(str(node), os.urandom(32)) for node in unknown}
+        messages = [
+            Message(request_to_records(request), node, message_type(request))
+            for node, request in asked.items()
+        ]
+        claims: dict[str, dict[int, bytes]] = {}
+        for node, identity in self._replies(self.send(messages), Identity) if messages else ():
+            try:
+                identity.verify(asked[node])
+            except (AuthenticationError, KeyError) as error:
+                logger.warning("node %d stays without a name: %s", node, error)
                 continue
-            found[identity.name] = identity.public
-            self._names.pop(self._nodes.get(identity.name, 0), None)  # it came back as another
-            self._nodes[identity.name] = node
-            self._names[node] = identity.name
+            claims.setdefault(identity.name, {})[node] = identity.public
+        found: dict[str, bytes] = {}
+        for name, nodes in claims.items():
+            publics = set(nodes.values())
+            if roster is not None:
+                publics &= {roster.get(name, b"")}
+            if len(publics) != 1:  # without a roster, nobody can tell who has the right to a name
+                logger.warning("%s stays out: it is on no roster, or claimed with two keys", name)
+                continue
+            (public,) = publics
+            node = max(node for node, key in nodes.items() if key == public)
+            found[name] = public
+            self._names.pop(self._nodes.get(name, 0), None)  # it came back as another node
+            self._nodes[name] = node
+            self._names[node] = name
         return found
 
     def online(self) -> set[str]:
@@ -110,6 +119,11 @@ class Exchange:
     def ask(self, names: Iterable[str], request: Request, kind: type[_T]) -> dict[str, _T]:
         """Send ``request`` to the named enterprises and return the replies of ``kind`` by name."""
         return self.read(self.send([self.message(name, request) for name in names]), kind)
+
+    def ask_each(self, requests: Mapping[str, Request], kind: type[_T]) -> dict[str, _T]:
+        """As :meth:`ask`, where everyone gets a request of its own."""
+        messages = [self.message(name, request) for name, request in requests.items()]
+        return self.read(self.send(messages), kind)
 
     def message(self, name: str, request: Request, inputs: ArrayRecord | None = None) -> Message:
         """Return the message that asks one enterprise."""
@@ -123,7 +137,7 @@ class Exchange:
     def read(self, replies: Iterable[Message], kind: type[_T]) -> dict[str, _T]:
         """Return the replies of ``kind``, each under the name that it comes from and claims."""
         found: dict[str, _T] = {}
-        for node, reply in self._read(replies, kind):
+        for node, reply in self._replies(replies, kind):
             name = self._names.get(node)
             claimed = getattr(reply, "sender", getattr(reply, "name", None))
             if name is None or claimed != name:
@@ -132,7 +146,7 @@ class Exchange:
             found.setdefault(name, reply)
         return found
 
-    def _read(self, replies: Iterable[Message], kind: type[_T]) -> list[tuple[int, _T]]:
+    def _replies(self, replies: Iterable[Message], kind: type[_T]) -> list[tuple[int, _T]]:
         found: list[tuple[int, _T]] = []
         self.refusals = []
         for message in sorted(replies, key=lambda message: message.metadata.src_node_id):
@@ -149,7 +163,8 @@ class Exchange:
             if isinstance(reply, Refusal):
                 refusal = reply.as_error(name)
                 logger.warning("refused, counts as lost: %s", refusal)
-                self.refusals.append((name, refusal))
+                if node in self._names:  # strangers have no say in the run
+                    self.refusals.append((name, refusal))
             elif isinstance(reply, kind):
                 found.append((node, reply))
             else:

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr import errors
-from fgcif_flwr.errors import FgcifError
+from fgcif_flwr.errors import AuthenticationError, FgcifError
+from fgcif_flwr.secagg.keys import KeyPair, identifies, sign, verify
 from fgcif_flwr.secagg.messages import (
+    LONGEST_NAME,
     Advertisement,
     AdvertiseRequest,
     Consent,
@@ -23,24 +25,43 @@ from fgcif_flwr.secagg.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
+from fgcif_flwr.secagg.transcript import canonical
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class Identify:
-    """Asks a simulated enterprise for its name and identity key.
+    """Asks who a node is; ``challenge`` is fresh, of 32 bytes, and for this node alone."""
 
-    A deployed enterprise does not answer this: there the roster is agreed out of band.
-    """
+    node: str
+    challenge: bytes
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Name and Ed25519 public key."""
+    """Name and Ed25519 public key, and the proof that the node has the private one."""
 
     name: str
     public: bytes
+    signature: bytes
+
+    @classmethod
+    def of(cls, name: str, identity: KeyPair, request: Identify) -> Identity:
+        """Answer the challenge."""
+        return cls(name, identity.public, sign(identity, _proven(name, request)))
+
+    def verify(self, request: Identify) -> None:
+        """Raise AuthenticationError unless the challenge is answered with this key, for this node
+        and under a name that a roster may hold."""
+        name = "".join(c if c.isprintable() else "?" for c in self.name[:LONGEST_NAME])
+        if name != self.name or not name or not identifies(self.public):
+            raise AuthenticationError(f"node {request.node} has no valid name or key")
+        verify(self.public, self.signature, _proven(self.name, request), name)
+
+
+def _proven(name: str, request: Identify) -> bytes:
+    return canonical("identity", name, request.node, request.challenge)
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,12 @@ class SecureSumMod:
     roster : path
         JSON object of all clients' names and public keys (hexadecimal), as agreed out of band. A
         run with any other roster is refused. This client's name is that of its key.
-    journal : path, optional
-        SQLite file that remembers spent slots over restarts; without one ``context.state`` does,
-        as long as the SuperNode lives.
-    log : path, optional
-        File of the release log, one JSON line a release; without one the lines go to this
-        module's logger.
+    journal : path
+        SQLite file that remembers spent slots and replies, also over restarts: a slot is written
+        there before its vector leaves.
+    log : path
+        File of the release log, one JSON line a release: the record of what left, which alone
+        shows a coordinator that asks for the same again and again.
     policy : Policy
         What this client lets out whatever it is asked; by default cohorts of at least 3.
     most_value_bits : int
@@ -105,18 +105,21 @@ class SecureSumMod:
         unprotected: Iterable[str] = (),
         rounding_seed: int | None = None,
     ) -> None:
-        if identity is None or roster is None:
+        if identity is None or roster is None or journal is None or log is None:
             raise ConfigurationError(
-                "SecureSumMod wants identity= and roster= (files agreed out of band); for "
-                "simulations use SecureSumMod.simulated()"
+                "SecureSumMod wants identity= and roster= (files agreed out of band), journal= and "
+                "log= (files that it makes); for simulations use SecureSumMod.simulated()"
             )
+        for made in (journal, log):
+            if not Path(made).absolute().parent.is_dir():
+                raise ConfigurationError(f"there is no directory for {made}; make it first")
         self._identity: KeyPair | None = load_identity(identity)
         self._roster: Roster | None = load_roster(roster)
         names = [name for name, public in self._roster if public == self._identity.public]
         if not names:
             raise ConfigurationError(f"the roster {roster} does not hold the key of {identity}")
         self._name: str | None = names[0]
-        self._journal = journal
+        self._journal: FilePath | None = journal
         self._limit(log, policy, most_value_bits, unprotected, rounding_seed)
 
     @classmethod
@@ -136,6 +139,7 @@ class SecureSumMod:
         """
         mod = cls.__new__(cls)
         mod._identity = mod._roster = mod._name = mod._journal = None
+        policy = Policy(minimum_colluders=1) if policy is None else policy
         mod._limit(log, policy, most_value_bits, unprotected, rounding_seed)
         return mod
 
@@ -184,7 +188,7 @@ class SecureSumMod:
         with ExitStack() as opened:
             party = self._party(context)
             if self._journal is not None:
-                party.journal = opened.enter_context(SqliteJournal(self._journal))
+                party.journal = opened.enter_context(_opened(self._journal))
             try:
                 if isinstance(request, Release):
                     return self._release(party, request, message, context, call_next)
@@ -221,7 +225,7 @@ class SecureSumMod:
 
     def _said(self, party: Participant, request: Request) -> Reply:
         if isinstance(request, Identify):
-            return Identity(party.name, party.identity.public)
+            return Identity.of(party.name, party.identity, request)
         if isinstance(request, Join):
             self._check(request.manifest)
             return party.join(request.manifest)
@@ -238,6 +242,7 @@ class SecureSumMod:
         """Refuse a run whose roster is not the pinned one, or whose terms this client declines."""
         if self._roster is not None and manifest.roster != self._roster:
             raise AuthenticationError("the run's roster is not the one agreed out of band")
+        self._policy.check_manifest(manifest)
         agreed = Agreement.from_json(manifest.terms)
         if agreed.terms.value_bits > self._most_value_bits:
             raise SecureSumError(
@@ -287,6 +292,16 @@ class SecureSumMod:
             return np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
         purpose = f"rounding\0{self._rounding_seed}\0{name}\0{slot}\0".encode() + hashed
         return np.random.default_rng(int.from_bytes(hashlib.sha256(purpose).digest(), "big"))
+
+
+def _opened(path: FilePath) -> SqliteJournal:
+    try:
+        return SqliteJournal(path)
+    except FgcifError as error:  # its words name a file of this machine
+        logger.warning("%s", error)
+        raise SecureSumError(
+            "this client's journal cannot be used; its own log says more"
+        ) from None
 
 
 class _LoggerLog:

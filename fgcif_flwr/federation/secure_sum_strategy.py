@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from fgcif_flwr.errors import ConfigurationError, SecureSumError
+from fgcif_flwr.errors import ConfigurationError
 from fgcif_flwr.federation.envelope import EnvelopeGrid, enclose
 from fgcif_flwr.federation.records import arrays_from_record
 from fgcif_flwr.federation.roster import FilePath, load_roster
@@ -101,25 +101,28 @@ class SecureSumStrategy(Strategy):
         _check(strategy)
         pinned = None if roster is None else load_roster(roster)
         wanted = clients if clients is not None else len(pinned or ())
-        if wanted < 1:
-            raise ConfigurationError("SecureSumStrategy wants clients= or roster=")
+        if wanted < 3:
+            raise ConfigurationError(
+                "SecureSumStrategy wants roster=, or clients= of at least 3 for simulations"
+            )
         self.strategy = strategy
         self.terms = terms
         self.last: Sum | None = None
         self._settings = SessionSettings(
-            wanted,
-            timeout,
-            retries,
-            threshold,
-            tolerated_dropouts,
-            tolerated_colluders,
-            consistency,
-            neighbours,
-            pinned,
+            enterprises=wanted,
+            timeout=timeout,
+            retries=retries,
+            threshold=threshold,
+            tolerated_dropouts=tolerated_dropouts,
+            tolerated_colluders=tolerated_colluders,
+            consistency=consistency,
+            neighbours=neighbours,
+            roster=pinned,
             range_advice=(
                 "raise update_bound, most_examples or the metric's bound in SecureSumTerms, or "
                 "train with smaller steps"
             ),
+            waiting_advice="put SecureSumMod first in their mods, raise timeout, or lower clients",
         )
         self._agreement: Agreement | None = None
         self._session: SecureSumSession | None = None
@@ -210,23 +213,13 @@ class SecureSumStrategy(Strategy):
             return []
         assert self._agreement is not None
         assert self._asked is not None
-        total = self.last = self._collect(self._task, replies)
+        assert self._session is not None
+        total = self.last = self._session.collect_or_retry(self._task, replies)
         records = self._agreement.mean(name, self._received, total.values)
         if records is None:
             logger.warning("slot %d: the survivors have no examples to %s on", total.slot, name)
             return []
         return [Message(records, reply_to=self._asked)]
-
-    def _collect(self, task: Task, replies: Iterable[Message]) -> Sum:
-        session = self._session
-        assert session is not None
-        try:
-            return session.collect(replies)
-        except SecureSumError as error:
-            if self._settings.retries == 0 or not session.may_retry(error):
-                raise
-            logger.warning("%s; trying a new slot", error)
-        return session.sum(task, attempts=self._settings.retries)
 
 
 def _check(strategy: Strategy) -> None:

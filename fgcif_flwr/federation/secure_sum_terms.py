@@ -275,6 +275,8 @@ def _record(arrays: ArrayMap) -> ArrayRecord:
 
 
 def _number(metrics: MetricRecord, name: str) -> float:
+    if name not in metrics:
+        raise ValueError(f"the app's reply has no metric {name}")
     value = metrics[name]
     if isinstance(value, list):
         raise TypeError(f"metric {name} is a list; a secure sum wants one number")

@@ -15,8 +15,6 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fgcif_flwr.errors import (
-    CohortError,
-    FgcifError,
     MisbehaviourError,
     OutOfRangeError,
     SecureSumError,
@@ -124,14 +122,14 @@ class SecureSumSession:
 
         Raises
         ------
-        SecureSumError, CohortError
+        SecureSumError
             If too few have a round key, or join again.
         """
         for left in reversed(range(self.settings.retries + 1)):
             try:
                 return self._open_next(task)
-            except (SecureSumError, CohortError) as error:
-                if not left or not self.may_retry(error):
+            except SecureSumError as error:
+                if not left or not may_retry(error):
                     raise
                 logger.warning("%s; asking again", error)
                 time.sleep(_PAUSE_SECONDS)  # too few are there; they may come back
@@ -173,6 +171,7 @@ class SecureSumSession:
             except SecureSumError as error:
                 logger.warning("%s counts as lost: %s", name, error)
             self._epochs.keep({name: released.next})
+        self._epochs.note_lost(slot.cohort, slot.arrived)
         total = self._opened(slot)
         values = dict(total.values)
         outcomes = {name: int(values.pop(name)[0]) for name in OUTCOMES}
@@ -193,8 +192,8 @@ class SecureSumSession:
             left -= 1
             try:
                 messages = self._open_next(task)
-            except (SecureSumError, CohortError) as error:
-                if left <= 0 or not self.may_retry(error):
+            except SecureSumError as error:
+                if left <= 0 or not may_retry(error):
                     raise
                 logger.warning("%s; asking again", error)
                 time.sleep(_PAUSE_SECONDS)  # too few are there; they may come back
@@ -202,14 +201,26 @@ class SecureSumSession:
             try:
                 return self.collect(self._exchange.send(messages))
             except SecureSumError as error:
-                if left <= 0 or not self.may_retry(error):
+                if left <= 0 or not may_retry(error):
                     raise
                 logger.warning("%s; trying a new slot", error)
 
-    @staticmethod
-    def may_retry(error: FgcifError) -> bool:
-        """Whether a new slot could go better: not where the run itself is wrong."""
-        return may_retry(error)
+    def collect_or_retry(self, task: Task, replies: Iterable[Message]) -> Sum:
+        """Collect the replies of the slot that was opened for ``task``; where that fails, open new
+        slots for it, as many as there are retries.
+
+        Raises
+        ------
+        SecureSumError
+            The last slot's error, when none succeeded.
+        """
+        try:
+            return self.collect(replies)
+        except SecureSumError as error:
+            if self.settings.retries == 0 or not may_retry(error):
+                raise
+            logger.warning("%s; trying a new slot", error)
+        return self.sum(task, attempts=self.settings.retries)
 
     def _opened(self, slot: SlotCollection) -> SlotSum:
         """Run the exchanges that open a closed slot; whoever spoilt shares is left out later."""
@@ -218,12 +229,14 @@ class SecureSumSession:
             self._epochs.note_complaints(closed.complaints)
             if closed.wants_consents:
                 self._collect_consents(closed)
-            answers = self._exchange.ask(closed.survivors, closed.request(), UnmaskReply)
+            requests = {name: closed.request(name) for name in closed.survivors}
+            answers = self._exchange.ask_each(requests, UnmaskReply)
             for name, answer in answers.items():
                 try:
                     closed.answer(answer)
                 except SecureSumError as error:
                     logger.warning("the answer of %s is left out: %s", name, error)
+            self._epochs.note_complaints(closed.complaints)
             total = closed.finish()
         except MisbehaviourError as error:
             self._epochs.leave_out(error.names, str(error))

@@ -77,9 +77,12 @@ class SessionSettings:
             self.neighbours,
         )
 
-    def manifest(self, epoch: int, terms: str, roster: tuple[tuple[str, bytes], ...]) -> Manifest:
+    def manifest(
+        self, run: bytes, epoch: int, terms: str, roster: tuple[tuple[str, bytes], ...]
+    ) -> Manifest:
         """Return the manifest of an epoch."""
         return Manifest(
+            run,
             epoch,
             terms,
             roster,

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout
-from fgcif_flwr.errors import RunFailedError, SecureSumError
+from fgcif_flwr.errors import RunFailedError
 from fgcif_flwr.federation.count_words import from_words, resolution
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
 from fgcif_flwr.federation.releases import (
@@ -205,13 +205,7 @@ class SecureFedAvg(FedAvg):
         """Open the slot's sum, or that of a new slot; the run fails when none succeeds."""
         task = self._task
         assert task is not None, "collected before opened"
-        try:
-            return self.session.collect(replies)
-        except SecureSumError as error:
-            if self.config.run.retries == 0 or not self.session.may_retry(error):
-                raise
-            logger.warning("%s; trying a new slot", error)
-        return self.session.sum(task, attempts=self.config.run.retries)
+        return self.session.collect_or_retry(task, replies)
 
     def _metrics(self, total: Sum, split: str) -> dict[str, dict[str, float]]:
         bits = self.config.secagg.value_bits

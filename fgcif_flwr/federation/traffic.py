@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
+from fgcif_flwr.federation.passing_grid import PassingGrid
 from fgcif_flwr.federation.records import payload_bytes
 
 
@@ -33,7 +33,7 @@ class Traffic:
         return Traffic(self.bytes_up, self.bytes_down, self.exchanges)
 
 
-class MeteredGrid(Grid):
+class MeteredGrid(PassingGrid):
     """A grid that counts payload bytes and passes everything on.
 
     Parameters
@@ -52,68 +52,29 @@ class MeteredGrid(Grid):
         observe: Callable[[Message], None] | None = None,
         on_exchange: Callable[[], None] | None = None,
     ) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._observe = observe
         self._on_exchange = on_exchange
         self.traffic = Traffic()
 
-    def set_run(self, run: Run) -> None:
-        """Pass on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Run information of the grid that sends."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass on."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Count and pass on."""
-        return self._grid.push_messages(self._count_down(messages))
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on and count."""
-        return self._count_up(self._grid.pull_messages(message_ids))
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Count, pass on, count; nothing to send is no exchange."""
-        outgoing = self._count_down(messages)
-        if not outgoing:
-            return []
+    def exchanging(self) -> None:
+        """Count the exchange."""
         self.traffic.exchanges += 1
         if self._on_exchange is not None:
             self._on_exchange()
-        return self._count_up(self._grid.send_and_receive(outgoing, timeout=timeout))
 
-    def _count_down(self, messages: Iterable[Message]) -> list[Message]:
-        out = list(messages)
-        for message in out:
-            self.traffic.bytes_down += payload_bytes(message.content)
-            if self._observe is not None:
-                self._observe(message)
-        return out
+    def outgoing(self, messages: list[Message]) -> list[Message]:
+        """Count what goes down."""
+        self.traffic.bytes_down += self._size_of(messages)
+        return messages
 
-    def _count_up(self, messages: Iterable[Message]) -> list[Message]:
-        out = list(messages)
-        for message in out:
-            if message.has_content():
-                self.traffic.bytes_up += payload_bytes(message.content)
-            if self._observe is not None:
+    def incoming(self, messages: list[Message]) -> list[Message]:
+        """Count what comes up; an error has no payload."""
+        self.traffic.bytes_up += self._size_of(messages)
+        return messages
+
+    def _size_of(self, messages: list[Message]) -> int:
+        if self._observe is not None:
+            for message in messages:
                 self._observe(message)
-        return out
+        return sum(payload_bytes(one.content) for one in messages if one.has_content())

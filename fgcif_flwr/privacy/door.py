@@ -33,7 +33,7 @@ import numpy.typing as npt
 from fgcif_flwr.errors import OutOfRangeError, SecureSumError
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
-from fgcif_flwr.secagg.messages import Released, ReleaseRequest
+from fgcif_flwr.secagg.messages import Manifest, Released, ReleaseRequest
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.participant import Participant
 
@@ -55,13 +55,37 @@ class Policy:
         Fewest honest ones that such a sum must cover against a coordinator as
         :attr:`SecureSumParameters.withstands` says; whether one that only follows the protocol is
         withstood is accepted by the participant, or not.
+    minimum_colluders : int or None
+        Fewest enterprises whose working with the coordinator a run must withstand; None asks for
+        a tenth of the roster, at least 1. The coordinator proposes the number, and a low one
+        makes every other promise worth less.
     units : frozenset of str
         Privacy units under which releases are allowed.
     """
 
     minimum_cohort: int = 3
     minimum_honest: int = 2
+    minimum_colluders: int | None = None
     units: frozenset[str] = frozenset({"none"})
+
+    def check_manifest(self, manifest: Manifest) -> None:
+        """Raise SecureSumError naming the rule that a manifest breaks, before it is joined."""
+        n = len(manifest.roster)
+        parameters = manifest.parameters(n)
+        wanted = max(1, n // 10) if self.minimum_colluders is None else self.minimum_colluders
+        if parameters.tolerated_colluders < wanted:
+            raise SecureSumError(
+                f"policy: secagg.tolerated_colluders is {parameters.tolerated_colluders}, below "
+                f"this enterprise's minimum of {wanted}"
+            )
+        self._check_honest(parameters)
+
+    def _check_honest(self, parameters: SecureSumParameters) -> None:
+        if parameters.honest_in_any_sum < self.minimum_honest:
+            raise SecureSumError(
+                f"policy: a sum could cover {parameters.honest_in_any_sum} honest enterprises, "
+                f"fewer than this enterprise's minimum of {self.minimum_honest}"
+            )
 
     def check(
         self,
@@ -75,11 +99,7 @@ class Policy:
                 f"policy: a cohort of {len(request.cohort)} is below this enterprise's minimum "
                 f"of {self.minimum_cohort}"
             )
-        if parameters.honest_in_any_sum < self.minimum_honest:
-            raise SecureSumError(
-                f"policy: a sum could cover {parameters.honest_in_any_sum} honest enterprises, "
-                f"fewer than this enterprise's minimum of {self.minimum_honest}"
-            )
+        self._check_honest(parameters)
         if statement.unit not in self.units:
             raise SecureSumError(
                 f"policy: this enterprise does not release under privacy.unit = {statement.unit}"

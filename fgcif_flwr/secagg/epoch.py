@@ -10,7 +10,13 @@ from functools import cached_property
 from fgcif_flwr.errors import AuthenticationError, CohortError, SecureSumError
 from fgcif_flwr.secagg.graph import Graph
 from fgcif_flwr.secagg.keys import KEY_BYTES, SIGNATURE_BYTES, TAG_BYTES, contributory, verify
-from fgcif_flwr.secagg.messages import Advertisement, GraphNonce, JoinReply, Manifest
+from fgcif_flwr.secagg.messages import (
+    NONCE_BYTES,
+    Advertisement,
+    GraphNonce,
+    JoinReply,
+    Manifest,
+)
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.shamir import SHARE_BYTES
 from fgcif_flwr.secagg.transcript import Part, canonical, digest, digest_pairs, fixed, name_id
@@ -136,7 +142,7 @@ class Epoch:
     def rotation_seed(self, slot: int, input_hash: bytes) -> bytes:
         """Seed of the random rotation of a slot's vectors: public, new in every slot, and not of
         the run's keys, so that equal runs round alike."""
-        return digest("rotation", self.manifest.terms, slot, input_hash)
+        return digest("slot-rotation", self.manifest.terms, slot, input_hash)
 
     def consent_bytes(
         self, slot: int, cohort: Sequence[str], survivors: Sequence[str], dropped: Sequence[str]
@@ -158,7 +164,8 @@ class SlotContext:
     input_hash: bytes
 
     @cached_property
-    def _binding(self) -> bytes:
+    def binding(self) -> bytes:
+        """Digest of everything that all masks of the slot are bound to."""
         return digest(
             "masks",
             self.epoch.slot_binding(self.slot),
@@ -170,11 +177,11 @@ class SlotContext:
 
     def pair(self, low: tuple[str, bytes], high: tuple[str, bytes]) -> bytes:
         """HKDF info of a pairwise mask; ``low`` and ``high`` are (name, round key)."""
-        return fixed("pair", self._binding, name_id(low[0]), low[1], name_id(high[0]), high[1])
+        return fixed("pair", self.binding, name_id(low[0]), low[1], name_id(high[0]), high[1])
 
     def own(self, name: str) -> bytes:
         """HKDF info of a self mask."""
-        return fixed("own", self._binding, name_id(name))
+        return fixed("own", self.binding, name_id(name))
 
 
 def share_context(
@@ -206,6 +213,9 @@ def verify_join(manifest: Manifest, join: JoinReply) -> None:
     """Raise AuthenticationError unless a join is signed by one of the roster."""
     if join.name not in manifest.identities:
         raise AuthenticationError(f"{join.name} joined but is not on the roster")
+    lengths = [len(join.nonce), len(join.graph_commitment), len(join.channel_public)]
+    if lengths != [NONCE_BYTES, KEY_BYTES, KEY_BYTES]:
+        raise AuthenticationError(f"the join of {join.name} is not whole")
     signed = join.signed_bytes(manifest.hash())
     verify(manifest.identities[join.name], join.signature, signed, join.name)
 
@@ -239,15 +249,19 @@ def fix_epoch(
     return Epoch(manifest, run_id, names, holders_hash, seed)
 
 
+def opens_commitment(manifest: Manifest, join: JoinReply, nonce: bytes) -> bool:
+    """Whether a graph nonce is the one that its owner committed to at join."""
+    expected = graph_commitment(manifest.hash(), join.name, nonce)
+    return len(nonce) == NONCE_BYTES and expected == join.graph_commitment
+
+
 def _graph_seed(
     manifest: Manifest, run_id: bytes, joins: Sequence[JoinReply], opened: Sequence[GraphNonce]
 ) -> bytes:
     nonces = {one.name: one.nonce for one in opened}
     if len(nonces) != len(opened) or set(nonces) != {join.name for join in joins}:
         raise AuthenticationError("the graph wants one nonce from everyone that joined")
-    manifest_hash = manifest.hash()
     for join in joins:
-        expected = graph_commitment(manifest_hash, join.name, nonces[join.name])
-        if expected != join.graph_commitment:
+        if not opens_commitment(manifest, join, nonces[join.name]):
             raise AuthenticationError(f"the graph nonce of {join.name} is not its committed one")
     return digest("graph", run_id, *(nonces[join.name] for join in joins))

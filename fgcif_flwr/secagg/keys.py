@@ -28,6 +28,10 @@ KEY_BYTES = 32
 TAG_BYTES = 16
 SIGNATURE_BYTES = 64
 
+_FIELD = 2**255 - 19
+_OF_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+# The y-coordinates of the points of order 1, 2, 4 and 8; both signs of x belong to them.
+_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _OF_ORDER_8, _FIELD - _OF_ORDER_8})
 _THROWAWAY = bytes(range(32))  # agrees on nothing; only tells valid keys from invalid ones
 
 Entropy = Callable[[int], bytes]
@@ -59,6 +63,18 @@ def agreement_from_seed(seed: bytes) -> KeyPair:
 def sign(identity: KeyPair, message: bytes) -> bytes:
     """Sign with Ed25519 (64 bytes)."""
     return Ed25519PrivateKey.from_private_bytes(identity.private).sign(message)
+
+
+def identifies(public: bytes) -> bool:
+    """Whether an Ed25519 public key can stand for an enterprise.
+
+    Not so for the points of small order (under which one signature holds for every message) and
+    for encodings that are not canonical; RFC 8032, section 5.1.3, and the eight torsion points.
+    """
+    if len(public) != KEY_BYTES:
+        return False
+    y = int.from_bytes(public, "little") & ((1 << 255) - 1)
+    return y < _FIELD and y not in _SMALL_ORDER
 
 
 def verify(public: bytes, signature: bytes, message: bytes, who: str) -> None:
@@ -108,6 +124,11 @@ def derive(secret: bytes, context: bytes) -> bytes:
 def expand_salt(key: bytes, nonce: bytes, kind: int, size: int) -> bytes:
     """Return the first ``size`` (at most 32) bytes of HMAC-SHA256(key, nonce, kind)."""
     return hmac.digest(key, nonce + bytes([kind]), "sha256")[:size]
+
+
+def authenticate(key: bytes, message: bytes) -> bytes:
+    """Return the first 16 bytes of HMAC-SHA256(key, message)."""
+    return hmac.digest(key, message, "sha256")[:TAG_BYTES]
 
 
 def seal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:

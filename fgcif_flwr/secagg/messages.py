@@ -22,10 +22,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fgcif_flwr.errors import AuthenticationError, SecureSumError
+from fgcif_flwr.secagg.keys import identifies
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.transcript import canonical, digest, digest_pairs
 
 _LARGEST = 1 << 32
+RUN_BYTES = 16
+NONCE_BYTES = 32
+LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,10 @@ class Manifest:
 
     Attributes
     ----------
+    run : bytes
+        Drawn by the coordinator for the run, 16 bytes.
     epoch : int
-        Counts the joins of a run; keys of one epoch are never used in another.
+        Counts the joins of a run from 1; keys of one epoch are never used in another.
     terms : str
         What decides the releases of the run, as canonical JSON: opaque here, the same for all.
         Requests name tasks; what a task computes follows from the terms.
@@ -46,6 +52,7 @@ class Manifest:
         the roster, alike at every party.
     """
 
+    run: bytes
     epoch: int
     terms: str
     roster: tuple[tuple[str, bytes], ...]
@@ -60,10 +67,16 @@ class Manifest:
         publics = {public for _, public in self.roster}
         if names != sorted(set(names)):
             raise AuthenticationError("a roster wants each name once, in order")
-        if len(publics) != len(names) or any(len(public) != 32 for public in publics):
-            raise AuthenticationError("a roster wants a key of its own of 32 bytes for each name")
-        if not 0 <= self.epoch < _LARGEST:
-            raise SecureSumError(f"an epoch is a number from 0 to {_LARGEST - 1}")
+        if not all(0 < len(name) <= LONGEST_NAME and name.isprintable() for name in names):
+            raise AuthenticationError(
+                f"a roster wants printable names of 1 to {LONGEST_NAME} characters"
+            )
+        if len(publics) != len(names) or not all(map(identifies, publics)):
+            raise AuthenticationError("a roster wants a valid Ed25519 key of its own for each name")
+        if not 1 <= self.epoch < _LARGEST:
+            raise SecureSumError(f"an epoch is a number from 1 to {_LARGEST - 1}")
+        if len(self.run) != RUN_BYTES:
+            raise SecureSumError(f"a manifest names its run by {RUN_BYTES} bytes")
 
     def hash(self) -> bytes:
         """Digest of the whole manifest."""
@@ -87,7 +100,12 @@ class Manifest:
             )
         ]
         return digest(
-            "manifest", self.epoch, self.terms, digest_pairs("roster", self.roster), *optional
+            "manifest",
+            self.run,
+            self.epoch,
+            self.terms,
+            digest_pairs("roster", self.roster),
+            *optional,
         )
 
     def parameters(self, holders: int) -> SecureSumParameters:
@@ -231,14 +249,22 @@ class ReleaseRequest:
 class Released:
     """Packed words, uniform to whoever does not know the masks; and the next slot's round key.
 
-    ``complaints`` names the dealers whose shares for the sender do not open, or are not what they
-    are committed to.
+    Attributes
+    ----------
+    complaints : tuple of str
+        Dealers whose shares for the sender do not open, or are not what they are committed to.
+    tags : bytes
+        In a k-regular graph, for every neighbour in the cohort but itself a tag by which that one
+        knows what this vector was masked for; else empty.
+    next : Advertisement
+        For the slot after.
     """
 
     sender: str
     slot: int
     words: bytes
     complaints: tuple[str, ...]
+    tags: bytes
     next: Advertisement
 
 
@@ -266,7 +292,8 @@ class UnmaskRequest:
     """Who of the cohort arrived and who did not; a partition of the cohort.
 
     ``consents`` are as many as :attr:`SecureSumParameters.consents`, where consistency is
-    asked for.
+    asked for. ``tags`` are, in a k-regular graph, those that the receiver's surviving neighbours
+    sent for it.
     """
 
     run_id: bytes
@@ -274,13 +301,19 @@ class UnmaskRequest:
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
     consents: tuple[Consent, ...] = ()
+    tags: bytes = b""
 
 
 @dataclass(frozen=True)
 class UnmaskReply:
     """One opened share, with its salt, for every neighbour in the cohort in the order of names:
-    of the self-mask seed for a survivor, of the round key for a dropped one."""
+    of the self-mask seed for a survivor, of the round key for a dropped one.
+
+    ``withheld`` names the survivors whose tag does not show that they masked for the same; zeros
+    stand for their shares.
+    """
 
     sender: str
     slot: int
     shares: bytes
+    withheld: tuple[str, ...] = ()

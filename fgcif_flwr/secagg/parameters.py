@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import numpy as np
 
 from fgcif_flwr.errors import CohortError
 from fgcif_flwr.secagg import failure_probability
 from fgcif_flwr.secagg.failure_probability import RULES, Coordinator
+from fgcif_flwr.secagg.fewest_honest import fewest_honest
 
 COMPLETE_UP_TO = 100
 """Most holders among whom the graph is complete unless someone asks otherwise."""
@@ -74,6 +72,11 @@ class SecureSumParameters:
     def _check_complete(self) -> None:
         n, t = self.holders, self.threshold
         d, c = self.tolerated_dropouts, self.tolerated_colluders
+        if c > n - 2:
+            raise CohortError(
+                f"secagg.tolerated_colluders {c}: wants at most {n - 2} of {n} enterprises; a sum "
+                "hides one honest enterprise among other honest ones"
+            )
         if not c < t <= n:
             raise CohortError(
                 f"secagg.threshold: wants more than the {c} colluders and at most the {n} "
@@ -90,10 +93,13 @@ class SecureSumParameters:
                 f"the threshold {t}; lower one of the two, or let more enterprises join"
             )
         if self.honest_in_any_sum < 2:
+            ways = ["lower secagg.tolerated_dropouts"] if d else []
+            ways += [] if self.consistency else ["set secagg.consistency"]
+            ways += ["lower secagg.tolerated_colluders"] if c > 1 else []
             raise CohortError(
                 f"with {n} enterprises, threshold {t}, {d} tolerated dropouts and {c} colluders a "
-                "lying coordinator could open the vector of a single honest enterprise; lower "
-                "secagg.tolerated_dropouts, set secagg.consistency, or let more enterprises join"
+                "lying coordinator could open the vector of a single honest enterprise; "
+                f"{', '.join([*ways, 'or let more enterprises join'])}"
             )
 
     def _check_regular(self) -> None:
@@ -110,17 +116,19 @@ class SecureSumParameters:
         allowed = failure_probability.thresholds(n, d, c, k, rule) if k <= n - d - 2 else range(0)
         if not allowed:
             smallest = failure_probability.smallest_neighbourhood(n, d, c, rule)
-            wanted = f"{n - 1}, the complete graph," if smallest is None else str(smallest[0])
+            if smallest is None:
+                wanted = f"nor will any other below {n - 1}, the complete graph"
+            else:
+                wanted = f"the smallest number that will is {smallest[0]}"
             raise CohortError(
                 f"secagg.neighbours {k} will not do for {n} enterprises, {d} tolerated dropouts "
-                f"and {c} colluders against a {self.withstands}; the smallest number that will is "
-                f"{wanted}; set it, or auto"
+                f"and {c} colluders against a {self.withstands}; {wanted}; set it, or auto"
             )
         if t not in allowed:
             raise CohortError(
                 f"secagg.threshold {t} will not do among {k} neighbours of {n} enterprises, {d} "
-                f"tolerated dropouts and {c} colluders against a {self.withstands}; set it from "
-                f"{allowed.start} to {allowed.stop - 1}, or auto"
+                f"tolerated dropouts and {c} colluders against a {self.withstands}; set it to "
+                f"{' to '.join(map(str, sorted({allowed.start, allowed.stop - 1})))}, or auto"
             )
 
     @property
@@ -150,10 +158,15 @@ class SecureSumParameters:
 
     def honest_if(self, *, consistency: bool) -> int:
         """Return h_min against a coordinator that lies, with the consistency exchange or without;
-        1 where nothing better is promised."""
+        1 where nothing better is promised. In a k-regular graph k and t are chosen for it."""
+        n, d, c = self.holders, self.tolerated_dropouts, self.tolerated_colluders
         try:
-            other = replace(self, consistency=consistency)
-        except CohortError:  # the same k and t do not hold there
+            other = (
+                replace(self, consistency=consistency)
+                if self.complete
+                else SecureSumParameters.choose(n, None, d, c, consistency)
+            )
+        except CohortError:
             return 1
         return other.honest_in_any_sum if other.withstands == "lying coordinator" else 1
 
@@ -194,21 +207,13 @@ class SecureSumParameters:
         but for the probability that the parameters are chosen by, and only under a coordinator
         as :attr:`withstands` says. In a complete graph without the exchange:
 
-        A lying coordinator chooses a cohort of m members, at least t, among them c colluders, and
-        tells it to those whose sum it will open; all others it may tell of a larger cohort. To
-        open a sum over inside - k of the inside = m - c honest members it must learn, for every
-        one of them, t - c honest shares of its self mask, and for each of the k hidden ones as
-        many of its round key. An honest enterprise gives one kind of share of each member, and
-        names as dropped at most d, of those it was told of all but t, and never itself: an opened
-        one at most ``few`` of the k, a hidden one or one outside at most ``many``. The worst m
-        and the largest k for which these suffice give h_min. Where t = n - d it is
-        ``h - floor(h * d / (t - c))`` of the whole cohort, h = n - c.
+        :func:`fgcif_flwr.secagg.fewest_honest.fewest_honest`.
         """
         n, t = self.holders, self.threshold
         d, c = self.tolerated_dropouts, self.tolerated_colluders
         if self.consistency or not self.complete:
             return max(0, self.smallest_cohort - c)
-        return _honest_in_complete(n, t, d, c)
+        return fewest_honest(n, t, d, c)
 
     @property
     def log2_insecure(self) -> float:
@@ -303,7 +308,12 @@ class SecureSumParameters:
         cls, n: int, t: int | None, dropouts: int | None, c: int, consistency: bool
     ) -> SecureSumParameters:
         if dropouts is not None:
-            d = dropouts
+            d, most = dropouts, (n - c - 1) // 2
+            if t is None and d > most >= 0:
+                raise CohortError(
+                    f"secagg.tolerated_dropouts {d} is too high for {n} enterprises and {c} "
+                    f"colluders: the most is {most}"
+                )
         elif t is not None:
             d = max(0, min(n - t, max(1, n // 10)))
         else:
@@ -311,21 +321,6 @@ class SecureSumParameters:
             while d > 0 and 2 * (n - d) <= n + c:
                 d -= 1
         return cls(n, n - d if t is None else t, d, c, consistency)
-
-
-@lru_cache(maxsize=256)
-def _honest_in_complete(n: int, t: int, d: int, c: int) -> int:
-    """Return h_min of a complete graph without the consistency exchange."""
-    least = n
-    for members in range(t, n + 1):
-        inside, outside = members - c, n - members
-        few, many = min(d, members - t), min(d, n - t)
-        k = np.arange(inside + 1)
-        given = (inside - k) * np.minimum(few, k) + outside * np.minimum(many, k)
-        given += k * np.minimum(many, np.maximum(0, k - 1))
-        hidden = int(k[given >= (t - c) * k].max())  # not every smaller k is feasible
-        least = min(least, max(1, inside - hidden))
-    return least
 
 
 def _leaves_enough(n: int, d: int, c: int, consistency: bool) -> bool:

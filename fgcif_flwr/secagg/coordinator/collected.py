@@ -14,8 +14,9 @@ from fgcif_flwr.secagg.words import WordFormat, Words
 class Collected:
     """A slot's advertisements and what arrived for them.
 
-    ``total`` is the running sum of the masked vectors modulo the machine word: no single vector
-    is kept. ``complaints`` has, for each dealer, who says that its shares do not fit.
+    ``total`` is the running sum of the masked vectors modulo the machine word: no single vector is
+    kept. ``tags`` are what each survivor sent for its neighbours; ``complaints`` has, for each
+    dealer, who says that its shares do not fit.
     """
 
     context: SlotContext
@@ -23,5 +24,6 @@ class Collected:
     form: WordFormat
     ads: dict[str, Advertisement]
     total: Words
+    tags: dict[str, bytes] = field(default_factory=dict)
     survivors: set[str] = field(default_factory=set)
     complaints: dict[str, set[str]] = field(default_factory=dict)

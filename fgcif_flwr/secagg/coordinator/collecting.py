@@ -11,6 +11,7 @@ from fgcif_flwr.secagg.coordinator.collected import Collected
 from fgcif_flwr.secagg.coordinator.unmasking import SlotUnmasking
 from fgcif_flwr.secagg.encoding import VectorLayout
 from fgcif_flwr.secagg.epoch import COMMITMENT_BYTES, SEALED_BYTES, Epoch, SlotContext
+from fgcif_flwr.secagg.keys import TAG_BYTES
 from fgcif_flwr.secagg.masking import CHECK_WORDS
 from fgcif_flwr.secagg.messages import Advertisement, CohortMember, Released, ReleaseRequest
 from fgcif_flwr.secagg.words import WordFormat
@@ -88,6 +89,11 @@ class SlotCollection:
             )
 
     @property
+    def arrived(self) -> frozenset[str]:
+        """Whose vectors are in the running total."""
+        return frozenset(self._collected.survivors)
+
+    @property
     def form(self) -> WordFormat:
         """Width of the slot's words."""
         return self._collected.form
@@ -126,9 +132,13 @@ class SlotCollection:
             raise SecureSumError(f"a vector of {sender} does not belong to slot {self.slot}")
         if sender in collected.survivors:
             raise SecureSumError(f"{sender} sent two vectors for slot {self.slot}")
+        neighbours = set(self.epoch.neighbours(sender, self.cohort)) - {sender}
+        tags = 0 if self.epoch.parameters.complete else TAG_BYTES * len(neighbours)
+        if len(released.tags) != tags:
+            raise SecureSumError(f"{sender} did not tag its vector for every neighbour")
         collected.form.add_packed(collected.total, released.words)
         collected.survivors.add(sender)
-        neighbours = set(self.epoch.neighbours(sender, self.cohort)) - {sender}
+        collected.tags[sender] = released.tags
         for dealer in neighbours.intersection(released.complaints):
             collected.complaints.setdefault(dealer, set()).add(sender)
 

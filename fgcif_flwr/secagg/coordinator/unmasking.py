@@ -11,6 +11,7 @@ from fgcif_flwr.secagg.coordinator.collected import Collected
 from fgcif_flwr.secagg.coordinator.reconstruction import reconstruct
 from fgcif_flwr.secagg.encoding import Reals
 from fgcif_flwr.secagg.epoch import OPENED_BYTES
+from fgcif_flwr.secagg.keys import TAG_BYTES
 from fgcif_flwr.secagg.masking import MaskAdder, open_total
 from fgcif_flwr.secagg.messages import Consent, ConsentRequest, UnmaskReply, UnmaskRequest
 from fgcif_flwr.secagg.pairs import pair_keys
@@ -52,7 +53,7 @@ class SlotUnmasking:
 
     @property
     def complaints(self) -> Mapping[str, frozenset[str]]:
-        """For each dealer, who says that its shares do not fit: one side of them lies."""
+        """For each dealer, who says that its shares or tags do not fit: one side of them lies."""
         return {
             dealer: frozenset(complainers)
             for dealer, complainers in self._collected.complaints.items()
@@ -74,8 +75,8 @@ class SlotUnmasking:
         keys.verify(identity, consent.signature, self._agreed, consent.sender)
         self._consents[consent.sender] = consent
 
-    def request(self) -> UnmaskRequest:
-        """Return the unmask request, with the consents that are needed where they are asked for.
+    def request(self, name: str) -> UnmaskRequest:
+        """Return the unmask request for one survivor, with what it wants to be shown.
 
         Raises
         ------
@@ -91,7 +92,27 @@ class SlotUnmasking:
                     f"of survivors; {needed} are needed"
                 )
             consents = tuple(self._consents[name] for name in sorted(self._consents)[:needed])
-        return UnmaskRequest(self._epoch.run_id, self._slot, self.survivors, self.dropped, consents)
+        return UnmaskRequest(
+            self._epoch.run_id,
+            self._slot,
+            self.survivors,
+            self.dropped,
+            consents,
+            self._tags_for(name),
+        )
+
+    def _tags_for(self, name: str) -> bytes:
+        if self._epoch.parameters.complete:
+            return b""
+        cohort = self._collected.context.cohort
+        tags: list[bytes] = []
+        for sender in self._epoch.neighbours(name, self.survivors):
+            if sender != name:
+                index = self._epoch.neighbours(sender, cohort).index(name)
+                index -= sender < name  # a sender has no tag for itself
+                start = TAG_BYTES * index
+                tags.append(self._collected.tags[sender][start : start + TAG_BYTES])
+        return b"".join(tags)
 
     def answer(self, reply: UnmaskReply) -> None:
         """Take one unmask answer; SecureSumError for strangers, repeats and wrong lengths."""
@@ -100,6 +121,8 @@ class SlotUnmasking:
         if len(reply.shares) != OPENED_BYTES * len(dealers):
             raise SecureSumError(f"{reply.sender} did not answer for every neighbour")
         self._answers[reply.sender] = reply.shares
+        for dealer in set(reply.withheld).intersection(dealers) - {reply.sender}:
+            self._collected.complaints.setdefault(dealer, set()).add(reply.sender)
 
     def finish(self) -> SlotSum:
         """Open the masks and return the sum over the survivors.

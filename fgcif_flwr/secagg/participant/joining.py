@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fgcif_flwr.errors import AuthenticationError, CohortError, PhaseError
-from fgcif_flwr.secagg import keys
+from fgcif_flwr.secagg import keys, wire
 from fgcif_flwr.secagg.epoch import Epoch, fix_epoch, graph_commitment, verify_join
 from fgcif_flwr.secagg.keys import Entropy, KeyPair
-from fgcif_flwr.secagg.messages import GraphNonce, JoinReply, Manifest
+from fgcif_flwr.secagg.messages import NONCE_BYTES, GraphNonce, JoinReply, Manifest
 from fgcif_flwr.secagg.transcript import digest
 
-NONCE_BYTES = 32
 MOST_GRAPHS = 1024
 """Epochs of a run in a k-regular graph. Each draws a graph anew, also where a colluder keeps its
 nonce back because it dislikes the draw; so a run's security is that of one draw less 10 bits."""
@@ -34,14 +33,16 @@ class Joining:
 
 @dataclass(frozen=True, repr=False)
 class Channel:
-    """Keys shared with one neighbour for an epoch: to seal shares, and to salt commitments to
-    them; one of each a direction."""
+    """Keys shared with one neighbour for an epoch: to seal shares, to salt commitments to them,
+    and to tag what a vector was masked for; one of each a direction."""
 
     peer: str
     seal_to: bytes
     seal_from: bytes
     salt_to: bytes
     salt_from: bytes
+    tag_to: bytes
+    tag_from: bytes
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,7 +140,7 @@ def begin(
             ) from None
         both = [
             keys.derive(secret, epoch.channel_context(label, *direction))
-            for label in ("seal", "salt")
+            for label in ("seal", "salt", "tag")
             for direction in ((name, peer), (peer, name))
         ]
         channels.append(Channel(peer, *both))
@@ -152,5 +153,5 @@ def _check_own(joining: Joining, joins: Sequence[JoinReply]) -> None:
 
 
 def _digest(joins: Sequence[JoinReply]) -> bytes:
-    ordered = sorted(joins, key=lambda one: one.name)
-    return digest("joins", *(part for one in ordered for part in (one.name, one.signature)))
+    # Of all their bytes: a signature alone need not stand for what it signs.
+    return digest("joins", *(wire.encode(one) for one in sorted(joins, key=lambda one: one.name)))

@@ -131,7 +131,7 @@ class Participant:
         before = self.manifest
         if self.joining is not None and manifest == before:
             return self.joining.said
-        if before is not None and manifest.epoch <= before.epoch:
+        if before is not None and manifest.run == before.run and manifest.epoch <= before.epoch:
             raise SlotSpentError(f"epoch {manifest.epoch} was joined already; epochs only grow")
         accepted = joining.join(self.name, self.identity, manifest, self.semi_honest, self._entropy)
         if self.joined is not None:
@@ -251,7 +251,8 @@ class Participant:
         self.opened = None  # its keys serve no second vector
         words, self.masked = releasing.mask(self.name, joined, opened, encoded, layout)
         following = self._advertise(max(opened.slot, self.last_slot) + 1)
-        released = Released(self.name, opened.slot, words, opened.complaints, following)
+        tags = releasing.tags_of(joined, self.masked)
+        released = Released(self.name, opened.slot, words, opened.complaints, tags, following)
         self.journal.keep(joined.epoch.run_id, opened.slot, _RELEASE, wire.encode(released))
         return released
 

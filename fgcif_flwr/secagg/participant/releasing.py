@@ -52,13 +52,15 @@ class Opened:
 class Masked:
     """A slot whose vector was masked: nothing is left of it but the shares held for others.
 
-    ``agreed`` is the list of survivors that was consented to, as signed; empty before.
+    ``binding`` is what it was masked for; ``agreed`` the list of survivors that was consented to,
+    as signed, empty before.
     """
 
     slot: int
     cohort: tuple[str, ...]
     dealers: tuple[str, ...]
     held: bytes
+    binding: bytes
     agreed: bytes = b""
 
 
@@ -162,7 +164,25 @@ def mask(
     above, below = pair_keys(private, mine, peers, context)
     above.append(keys.derive(secrets.seed, context.own(name)))
     words = masked_words(encoded, form, above, below)
-    return words, Masked(opened.slot, opened.cohort, opened.dealers, opened.held)
+    masked = Masked(opened.slot, opened.cohort, opened.dealers, opened.held, context.binding)
+    return words, masked
+
+
+def tags_of(joined: Joined, masked: Masked) -> bytes:
+    """Tell each neighbour in the cohort, and nobody else, what the vector was masked for.
+
+    In a k-regular graph only: there a coordinator could show one enterprise a cohort without most
+    of its neighbours, and have the others open its self mask as if it were in theirs. In the
+    complete graph the threshold rule keeps it from that.
+    """
+    if joined.epoch.parameters.complete:
+        return b""
+    dealers = set(masked.dealers)
+    return b"".join(
+        keys.authenticate(channel.tag_to, masked.binding)
+        for channel in joined.channels
+        if channel.peer in dealers
+    )
 
 
 def _unseal(key: bytes, nonce: bytes, member: CohortMember, context: bytes) -> bytes | None:
