@@ -18,7 +18,7 @@ from fgcif_flwr.data.schema import load_schema
 from fgcif_flwr.federation.releases import TRAIN, layout_of
 from fgcif_flwr.federation.session_settings import SessionSettings
 from fgcif_flwr.models.network import parameter_count
-from fgcif_flwr.privacy.door import with_outcome
+from fgcif_flwr.privacy.outcomes import with_outcome
 from fgcif_flwr.secagg.epoch import COMMITMENT_BYTES, OPENED_BYTES, SEALED_BYTES
 from fgcif_flwr.secagg.failure_probability import (
     least_threshold_ignoring_cuts,

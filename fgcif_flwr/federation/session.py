@@ -25,7 +25,7 @@ from fgcif_flwr.federation.records import arrays_to_record
 from fgcif_flwr.federation.requests import Release
 from fgcif_flwr.federation.session_settings import SessionSettings
 from fgcif_flwr.federation.task_input import ArrayMap, input_hash
-from fgcif_flwr.privacy.door import OUTCOMES, with_outcome
+from fgcif_flwr.privacy.outcomes import OUTCOMES, with_outcome
 from fgcif_flwr.secagg import (
     Consent,
     Epoch,

@@ -31,16 +31,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr.errors import OutOfRangeError, SecureSumError
+from fgcif_flwr.privacy.outcomes import outcome_values, with_outcome
 from fgcif_flwr.privacy.statement import PrivacyStatement
-from fgcif_flwr.secagg.encoding import Field, VectorLayout
+from fgcif_flwr.secagg.encoding import VectorLayout
 from fgcif_flwr.secagg.messages import Manifest, Released, ReleaseRequest
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.participant import Participant
 
 logger = logging.getLogger(__name__)
-
-OUTCOMES = ("out_of_range", "failed")
-"""Names of the counts that precede every release's fields."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,8 @@ class Door:
             Hash of the task's input as received.
         compute
             Computes the values from customers' rows; called only when all checks have passed.
-            Its failure is a word of the vector (:func:`with_outcome`) and the log's matter.
+            Its failure is a word of the vector
+            (:func:`fgcif_flwr.privacy.outcomes.with_outcome`) and the log's matter.
         rounding
             Draws the stochastic rounding.
 
@@ -231,16 +230,6 @@ class Door:
             self.participant.give_up()  # nothing of the slot is open when the door is shut
 
 
-def with_outcome(layout: VectorLayout) -> VectorLayout:
-    """Return the layout as it leaves: two counts of enterprises, then the fields.
-
-    ``out_of_range`` counts those whose values did not fit, ``failed`` those that could not
-    compute; the fields of both are zeros.
-    """
-    counts = tuple(Field(name, 1, 1.0, exact=True) for name in OUTCOMES)
-    return VectorLayout((*counts, *layout.fields), layout.value_bits, layout.noise)
-
-
 def _encode(
     whole: VectorLayout,
     layout: VectorLayout,
@@ -249,7 +238,7 @@ def _encode(
     rotation_seed: bytes,
 ) -> npt.NDArray[np.int64]:
     try:
-        return whole.encode({**compute(), **_outcome(None)}, rounding, rotation_seed)
+        return whole.encode({**compute(), **outcome_values(None)}, rounding, rotation_seed)
     except OutOfRangeError as error:
         logger.warning("zeros are released: %s", error)
         outcome = "out_of_range"
@@ -257,8 +246,4 @@ def _encode(
         logger.exception("zeros are released: the computation failed")
         outcome = "failed"
     zeros = {field.name: np.zeros(field.size) for field in layout.fields}
-    return whole.encode({**zeros, **_outcome(outcome)}, rounding, rotation_seed)
-
-
-def _outcome(happened: str | None) -> dict[str, npt.NDArray[np.float64]]:
-    return {name: np.array([float(name == happened)]) for name in OUTCOMES}
+    return whole.encode({**zeros, **outcome_values(outcome)}, rounding, rotation_seed)
