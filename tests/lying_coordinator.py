@@ -33,6 +33,7 @@ from fgcif_flwr.secagg.epoch import (
     SlotContext,
     share_context,
 )
+from fgcif_flwr.secagg.keys import TAG_BYTES
 from fgcif_flwr.secagg.masking import MaskAdder, open_total
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 from fgcif_flwr.secagg.shamir import SHARE_BYTES
@@ -52,6 +53,7 @@ class Told:
     slot: SlotCollection
     context: SlotContext
     words: bytes
+    tags: bytes
 
 
 @dataclass
@@ -130,7 +132,7 @@ class LyingCoordinator:
         context = SlotContext(
             self.epoch, slot.slot, slot.task, slot.cohort, slot.layout.hash(), input_hash
         )
-        self.told[name] = Told(slot, context, released.words)
+        self.told[name] = Told(slot, context, released.words, released.tags)
 
     def ask_consent(self, name: str, dropped: Collection[str]) -> Consent:
         """Have one enterprise sign a list of its own."""
@@ -162,12 +164,35 @@ class LyingCoordinator:
                 alive,
                 tuple(sorted(dropped)),
                 tuple(consents),
+                self.tags_for(name, alive),
             )
         )
         for index, dealer in enumerate(self.epoch.neighbours(name, cohort)):
+            if dealer in reply.withheld:
+                continue
             share = reply.shares[OPENED_BYTES * index :][:SHARE_BYTES]
             kind = ROUND_KEY if dealer in dropped else SELF_MASK
             self.learn(dealer, kind, self.epoch.position(name), share)
+
+    def tags_for(self, name: str, alive: Collection[str]) -> bytes:
+        """What is shown to one enterprise of the survivors around it: the tags that they sent for
+        it, and whatever it wants to see of colluders."""
+        if self.epoch.parameters.complete:
+            return b""
+        near = [one for one in self.epoch.neighbours(name, sorted(alive)) if one != name]
+        return b"".join(self._tag(one, name) for one in near)
+
+    def _tag(self, sender: str, receiver: str) -> bytes:
+        if sender in self.colluders:
+            channels = self.consortium.participants[sender].joined.channels
+            (key,) = (channel.tag_to for channel in channels if channel.peer == receiver)
+            return keys.authenticate(key, self.told[receiver].context.binding)
+        told = self.told.get(sender)
+        if told is None or receiver not in told.slot.cohort:
+            return bytes(TAG_BYTES)  # there is none
+        near = self.epoch.neighbours(sender, told.slot.cohort)
+        index = [one for one in near if one != sender].index(receiver)
+        return told.tags[TAG_BYTES * index :][:TAG_BYTES]
 
     def secret(self, dealer: str, kind: int) -> bytes:
         """A secret, known or interpolated from what was learnt of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from fgcif_flwr.secagg import (
     Advertisement,
     AdvertiseRequest,
     Epoch,
+    JoinReply,
     Manifest,
     Participant,
     Released,
@@ -21,10 +23,12 @@ from fgcif_flwr.secagg import (
     VectorLayout,
     WordFormat,
     fix_epoch,
+    keys,
 )
 from fgcif_flwr.secagg.keys import identity_from_seed
 
 INPUT_HASH = bytes(32)
+RUN = bytes(range(16))
 
 
 def stream(label: str) -> Callable[[int], bytes]:
@@ -74,7 +78,7 @@ class Consortium:
         self.identities = {n: identity_from_seed(stream(f"id/{n}")(32)) for n in names}
         roster = tuple((n, self.identities[n].public) for n in names)
         self.manifest = Manifest(
-            1, "{}", roster, threshold, dropouts, colluders, consistency, neighbours
+            RUN, 1, "{}", roster, threshold, dropouts, colluders, consistency, neighbours
         )
         self.participants = {
             n: Participant(n, self.identities[n], semi_honest=semi_honest, entropy=stream(n))
@@ -140,14 +144,28 @@ class Consortium:
             for name in closed.survivors:
                 if name not in silent:
                     closed.consent(self.participants[name].consent(closed.consent_request()))
-        request = closed.request()
         for name in closed.survivors:
             if name not in silent:
+                request = closed.request(name)
                 closed.answer(self.participants[name].unmask(request))
-        return request
+        return closed.request(closed.survivors[0])
 
     def unmask(self, slot: SlotCollection, silent: Collection[str] = ()) -> SlotSum:
         """Close the slot, let survivors answer, open the sum."""
         closed = slot.close()
         self.answered(closed, silent)
         return closed.finish()
+
+
+def newcomer(consortium: Consortium, name: str = "e000") -> tuple[Participant, list[JoinReply]]:
+    """A fresh enterprise that has joined the consortium's manifest, with all joins."""
+    party = Participant(name, consortium.identities[name])
+    said = party.join(consortium.manifest)
+    return party, [said if one.name == name else one for one in consortium.joins]
+
+
+def signed_join(consortium: Consortium, join: JoinReply, **changed: bytes) -> JoinReply:
+    """A join changed and signed by the enterprise itself."""
+    join = replace(join, **changed)
+    message = join.signed_bytes(consortium.manifest.hash())
+    return replace(join, signature=keys.sign(consortium.identities[join.name], message))

@@ -60,9 +60,8 @@ def complain(slot: SlotCollection, parties: Consortium, who: str, of: Collection
 
 def answered(closed: SlotUnmasking, parties: Consortium, liars: Collection[str]) -> None:
     """All survivors answer; the liars open other shares than they hold."""
-    request = closed.request()
     for name in closed.survivors:
-        reply = parties.participants[name].unmask(request)
+        reply = parties.participants[name].unmask(closed.request(name))
         if name in liars:
             reply = replace(reply, shares=os.urandom(len(reply.shares)))
         closed.answer(reply)
@@ -171,9 +170,8 @@ def test_a_holder_that_answers_with_the_other_kind_of_share_is_named():
     parties.release(slot, encoded)
     held = parties.participants["e000"].masked.held
     closed = slot.close()
-    request = closed.request()
     for name in closed.survivors:
-        reply = parties.participants[name].unmask(request)
+        reply = parties.participants[name].unmask(closed.request(name))
         if name == "e000":
             pairs = [held[i : i + OPENED_BYTES] for i in range(0, len(held), 2 * OPENED_BYTES)]
             reply = replace(reply, shares=b"".join(pairs))

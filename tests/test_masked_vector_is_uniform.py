@@ -4,7 +4,8 @@ Enterprises release vectors that are anything but uniform. The masked vector is 
 the uniform distribution over 2^b words, and against its plain vector: as it arrives; when the
 coordinator knows everybody's secrets but those of two honest enterprises, whose one shared mask is
 all that is left; and as the sum over all but one honest enterprise. Without that last mask the
-plain vector appears, so the tests look at the right words.
+plain vector appears, so the tests look at the right words. In the k-regular graph a tag for every
+neighbour goes along, which is the same whatever the vector is.
 
 All draws are seeded, so a run does not depend on chance. Were the seeds new each time, a p-value of
 truly uniform words would fall outside of (ALPHA, 1 - ALPHA) with a probability of 2 * ALPHA =
@@ -14,6 +15,9 @@ truly uniform words would fall outside of (ALPHA, 1 - ALPHA) with a probability 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import hmac
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 
@@ -21,11 +25,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, chi2_contingency, chisquare
 
-from fgcif_flwr.secagg import Field, SlotCollection, VectorLayout, WordFormat, keys
+from fgcif_flwr.secagg import Field, Released, SlotCollection, VectorLayout, WordFormat, keys
 from fgcif_flwr.secagg.epoch import SlotContext
+from fgcif_flwr.secagg.journal import MemoryJournal
 from fgcif_flwr.secagg.masking import CHECK_WORDS, MaskAdder
 from fgcif_flwr.secagg.pairs import pair_keys
-from tests.secure_sum_rig import INPUT_HASH, Consortium
+from tests.secure_sum_rig import INPUT_HASH, Consortium, stream
 
 ALPHA = 1e-7
 WORDS = 60_000
@@ -64,8 +69,9 @@ class Round:
         self.victim = self.slot.cohort[1]
         self.near = [n for n in self.epoch.receivers(self.victim) if n != self.victim]
         self.honest = self.near[len(self.near) // 2]
+        self.party = copy.copy(self.consortium.participants[self.victim])  # before it masks
         self._limit = limit
-        self._masked: dict[str, bytes] = {}
+        self._released: dict[str, Released] = {}
 
     def plain(self, name: str) -> np.ndarray:
         """The least uniform of vectors: its extremes and zeros, in long runs."""
@@ -73,11 +79,13 @@ class Round:
         runs = rng.choice([-self._limit, 0, 0, self._limit], WORDS // 50)
         return np.repeat(runs, 50)
 
+    def released(self, name: str) -> Released:
+        if name not in self._released:
+            self._released[name] = self.consortium.masked(self.slot, name, self.plain(name))
+        return self._released[name]
+
     def masked(self, name: str) -> bytes:
-        if name not in self._masked:
-            released = self.consortium.masked(self.slot, name, self.plain(name))
-            self._masked[name] = released.words
-        return self._masked[name]
+        return self.released(name).words
 
     def unpacked(self, packed: bytes) -> np.ndarray:
         return self.form.unpack(packed, WORDS + CHECK_WORDS)
@@ -210,6 +218,53 @@ def test_the_sum_over_all_but_one_honest_enterprise_is_uniform_before_it_is_unma
     MaskAdder(whole).subtract(own)
     opened = slot.form.signed(slot.sum_without(slot.honest) + whole)
     assert np.array_equal(opened[:WORDS], plain + slot.plain(slot.honest))
+
+
+TAGGED = (110, 60, 10, 17)
+
+
+def words_and_tags_of(vector: np.ndarray, drawn: str) -> tuple[bytes, bytes]:
+    """What a victim releases in the k-regular round; ``drawn`` sets what it draws meanwhile."""
+    slot = round_of(TAGGED)
+    victim = copy.copy(slot.party)
+    victim.journal, victim._entropy = MemoryJournal(), stream(drawn)
+    victim.open_release(slot.slot.release_request(slot.victim), INPUT_HASH)
+    released = victim.mask(vector, slot.layout)
+    return released.words, released.tags
+
+
+def test_tags_are_of_what_the_masks_are_bound_to_and_of_no_vector():
+    slot = round_of(TAGGED)
+    channels = slot.party.joined.channels
+    assert [channel.peer for channel in channels] == slot.near
+    expected = b"".join(
+        hmac.digest(channel.tag_to, slot.context.binding, "sha256")[:16] for channel in channels
+    )
+    seen = set()
+    for vector in (slot.plain(slot.victim), -slot.plain(slot.victim), 0 * slot.plain(slot.victim)):
+        words, tags = words_and_tags_of(vector, drawn=f"other entropy {len(seen)}")
+        assert tags == expected
+        seen.add(words)
+    assert len(seen) == 3
+    pieces = {tags[at : at + 16] for at in range(0, len(tags), 16)}
+    assert len(pieces) == len(slot.near)  # each neighbour's is another
+
+
+def test_tags_follow_all_that_the_masks_are_bound_to():
+    slot = round_of(TAGGED)
+    key = slot.party.joined.channels[0].tag_to
+    left_out = next(name for name in slot.slot.cohort if name not in (slot.victim, *slot.near))
+    smaller = tuple(name for name in slot.slot.cohort if name != left_out)
+    changes = ({"slot": 2}, {"task": "other"}, {"cohort": smaller}, {"layout_hash": bytes(32)})
+    bindings = {slot.context.binding}
+    for change in (*changes, {"input_hash": b"\1" * 32}):
+        bindings.add(dataclasses.replace(slot.context, **change).binding)
+    assert len({keys.authenticate(key, binding) for binding in bindings}) == 6
+
+
+def test_in_the_complete_graph_there_are_no_tags():
+    slot = round_of((5, None, 10, 13))
+    assert slot.released(slot.victim).tags == b""
 
 
 def test_the_tests_notice_a_plain_vector_a_lacking_bit_and_a_mask_that_repeats():

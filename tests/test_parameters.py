@@ -239,7 +239,7 @@ def test_a_set_threshold_takes_the_smallest_graph_that_it_fits():
         ({"neighbours": 97}, "an even number from 2 on; it is 97"),
         ({"neighbours": 0}, "an even number from 2 on; it is 0"),
         ({"neighbours": 950}, "the smallest number that will is 96"),
-        ({"neighbours": 96, "threshold": 75}, "set it from 76 to 76"),
+        ({"neighbours": 96, "threshold": 75}, "set it to 76, or auto"),
         ({"neighbours": 96, "tolerated_dropouts": 500}, "leave too few of 1000"),
         ({"neighbours": 96, "tolerated_colluders": 0}, "at least 1"),
         ({"neighbours": 96, "tolerated_dropouts": -1}, "at least 0"),
@@ -253,7 +253,7 @@ def test_a_graph_that_will_not_do_is_refused_with_the_smallest_that_will(asked, 
 
 
 def test_few_enterprises_have_no_smaller_graph_than_the_complete_one():
-    with pytest.raises(CohortError, match="is 8, the complete graph"):
+    with pytest.raises(CohortError, match="nor will any other below 8, the complete graph"):
         SecureSumParameters.choose(9, neighbours=4)
 
 
@@ -303,3 +303,43 @@ def test_any_regular_parameters_that_are_accepted_keep_the_bounds():
                             assert scipy_holds(n, d, c, k, t, one.withstands)
                             assert one.honest_in_any_sum == n - d - c >= 2
     assert accepted > 100
+
+
+@pytest.mark.parametrize(
+    ("n", "t", "d", "c", "word"),
+    [
+        (2, None, None, None, "at least 3"),
+        (10, 5, 1, 1, "2 x threshold must exceed 11"),
+        (10, 9, 3, 1, "lower one of the two"),
+        (10, None, None, 0, "at least 1"),
+        (10, 11, 0, 1, "at most the 10"),
+        (3, 3, 0, 2, "wants at most 1 of 3"),
+        (9, 9, 0, 8, "wants at most 7 of 9"),
+        (6, 4, 2, 1, "a single honest enterprise"),
+    ],
+)
+def test_parameters_that_break_the_rule_are_refused_with_the_rule(n, t, d, c, word):
+    with pytest.raises(CohortError, match=word):
+        SecureSumParameters.choose(n, t, d, c)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 10, 50, 100, 1000])
+def test_parameters_chosen_by_default_obey_the_rule_and_leave_honest_enterprises(n):
+    chosen = SecureSumParameters.choose(n)
+    assert chosen.complete == (n <= 100)
+    assert chosen.withstands == "lying coordinator"
+    assert chosen.honest_in_any_sum >= 2
+    if chosen.complete:
+        assert 2 * chosen.threshold > n + chosen.tolerated_colluders
+    else:  # the same but for 2^-40, the draw of the graph
+        assert chosen.consistency
+        assert chosen.log2_insecure <= -40
+
+
+def test_honest_enterprises_in_any_sum_as_worked_out_for_fifty():
+    # The coordinator's best cohort is one of 45, and those outside it are told of all 50.
+    assert SecureSumParameters(50, 40, 5, 5).honest_in_any_sum == 34
+    with pytest.raises(CohortError, match="a single honest enterprise"):
+        SecureSumParameters(50, 28, 22, 5)
+    assert SecureSumParameters(50, 28, 22, 5, consistency=True).honest_in_any_sum == 23
+    assert SecureSumParameters(50, 45, 5, 5).honest_in_any_sum == 40

@@ -33,7 +33,7 @@ from fgcif_flwr.secagg.epoch import OPENED_BYTES
 from fgcif_flwr.secagg.keys import identity_from_seed
 from fgcif_flwr.secagg.participant.snapshot import dump, load
 from fgcif_flwr.secagg.shamir import SHARE_BYTES
-from tests.secure_sum_rig import INPUT_HASH, stream
+from tests.secure_sum_rig import INPUT_HASH, RUN, stream
 
 LAYOUT = VectorLayout((Field("update", 40, 4.0), Field("rows", 1, 1000, exact=True)), 22)
 ENCODED = np.arange(-20, 21)
@@ -81,7 +81,7 @@ class Run:
         names = [f"e{i:03d}" for i in range(count)]
         identities = {name: identity_from_seed(stream(f"id/{name}")(32)) for name in names}
         roster = tuple((n, identities[n].public) for n in names)
-        self.manifest = Manifest(1, "{}", roster, consistency=True, neighbours=neighbours)
+        self.manifest = Manifest(RUN, 1, "{}", roster, consistency=True, neighbours=neighbours)
         draws = Draws()
         subject = Participant(NAME, identities[NAME], entropy=draws)
         others = {n: Participant(n, identities[n], entropy=stream(n)) for n in names if n != NAME}
@@ -129,9 +129,9 @@ class Run:
             signed = subject.consent(self.consents[number])
             closed.consent(signed)
             phase(after[1])
-            self.unmasks[number] = closed.request()
-            for party in others.values():
-                closed.answer(party.unmask(self.unmasks[number]))
+            self.unmasks[number] = closed.request(NAME)
+            for name, party in others.items():
+                closed.answer(party.unmask(closed.request(name)))
             answer = subject.unmask(self.unmasks[number])
             closed.answer(answer)
             phase(after[2])

@@ -170,7 +170,7 @@ def test_06_nobody_is_heard_twice_in_a_stage():
         slot.receive(sent)
     parties.release(slot, encoded, lost=["e000"])
     closed = slot.close()
-    request = closed.request()
+    request = closed.request("e000")
     answer = parties.participants["e000"].unmask(request)
     closed.answer(answer)
     with pytest.raises(SecureSumError, match="answered twice"):
@@ -236,7 +236,14 @@ def test_08_a_run_is_not_restarted_and_its_keys_are_bound_to_run_and_slot():
 
 def test_09_counts_travel_masked_and_nothing_beside_the_vector_tells_of_rows():
     # Flower sends num_examples and metrics in clear beside the masked vector.
-    assert set(Released.__dataclass_fields__) == {"sender", "slot", "words", "complaints", "next"}
+    assert set(Released.__dataclass_fields__) == {
+        "sender",
+        "slot",
+        "words",
+        "complaints",
+        "tags",
+        "next",
+    }
     replies = []
     for rows in (0, 29_999):
         parties = Consortium(5)  # the same keys both times: only the rows differ
@@ -281,9 +288,8 @@ def test_11_one_bad_share_is_named_and_the_sum_is_right_all_the_same():
     slot, encoded = parties.open_slot(LAYOUT), vectors(parties)
     parties.release(slot, encoded, lost=["e003"])
     closed = slot.close()
-    request = closed.request()
     for name in closed.survivors:
-        reply = parties.participants[name].unmask(request)
+        reply = parties.participants[name].unmask(closed.request(name))
         if name == "e001":
             wrong = bytearray(reply.shares)
             wrong[2 * OPENED_BYTES] ^= 1

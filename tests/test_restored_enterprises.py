@@ -132,7 +132,7 @@ def test_an_enterprise_with_only_an_older_journal_has_no_keys_and_joins_under_a_
     older = MemoryJournal.from_bytes(old.journal.to_bytes())
     request = slot.release_request("e000")
     parties.release(slot, vectors(parties))
-    unmask = slot.close().request()
+    unmask = slot.close().request("e000")
     restored = Participant("e000", old.identity, journal=older)
     for ask in (
         lambda: restored.open_release(request, INPUT_HASH),

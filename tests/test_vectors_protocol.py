@@ -46,6 +46,12 @@ def octets(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
+def epoch_of(number: int, run_id: bytes) -> Epoch:
+    """An epoch of which nothing matters but its number and run."""
+    manifest = Manifest(bytes(16), number, "", (("e000", b"\2" + bytes(31)),))
+    return Epoch(manifest, run_id, (), bytes(32), bytes(32))
+
+
 # --- primitives -----------------------------------------------------------------------------------
 
 
@@ -79,8 +85,7 @@ def test_sealed_shares(case):
     run_id, binding = octets(case["run_id"]), octets(case["slot_binding"])
     public, commitments = octets(case["round_public"]), octets(case["commitments"])
     secret, nonce = octets(case["pair_secret"]), octets(case["nonce"])
-    roster = (("e000", bytes(32)),)
-    epoch = Epoch(Manifest(case["epoch"], "", roster), run_id, (), bytes(32), bytes(32))
+    epoch = epoch_of(case["epoch"], run_id)
     for label in ("seal", "salt"):
         key = keys.derive(secret, epoch.channel_context(label, sender, receiver))
         assert key.hex() == case[f"{label}_key"]
@@ -102,6 +107,24 @@ def test_committed_shares(case):
         assert opened[kind].hex() == case["shares"][kind] + case["salts"][kind]
         committed = commit_share(binding, case["dealer"], case["position"], kind, opened[kind])
         assert committed.hex() == case["commitments"][kind]
+
+
+@each("tag")
+def test_tags_of_what_a_vector_was_masked_for(case):
+    epoch = epoch_of(case["epoch"], octets(case["run_id"]))
+    info = epoch.channel_context("tag", case["sender"], case["receiver"])
+    key = keys.derive(octets(case["pair_secret"]), info)
+    assert key.hex() == case["tag_key"]
+    assert keys.authenticate(key, octets(case["masks"])).hex() == case["tag"]
+
+
+def test_identity_keys_that_are_refused():
+    known_keys = known("identity_key")
+    assert not [key for key in known_keys["refused"] if keys.identifies(octets(key))]
+    assert all(keys.identifies(octets(key)) for key in known_keys["accepted"])
+    for key in known_keys["refused"]:
+        with pytest.raises(AuthenticationError, match="a valid Ed25519 key"):
+            Manifest(bytes(16), 1, "", (("e000", octets(key)),))
 
 
 def part(described: dict[str, Any]) -> bytes | str | int:
@@ -136,6 +159,7 @@ def test_what_an_epoch_signs_hashes_and_binds():
         return dict(zip(names, map(octets, case[key]), strict=True))
 
     manifest = Manifest(
+        octets(case["run"]),
         case["epoch"],
         case["terms"],
         tuple(by_name("identity_keys").items()),
@@ -182,6 +206,7 @@ def test_what_an_epoch_signs_hashes_and_binds():
     context = SlotContext(
         epoch, slot, case["task"], names, layout.hash(), octets(case["input_hash"])
     )
+    assert context.binding.hex() == case["masks"]
     assert context.own("e000").hex() == case["own_mask_of_e000"]
     pair = context.pair(("e000", rounds["e000"]), ("e001", rounds["e001"]))
     assert pair.hex() == case["pair_mask_of_e000_and_e001"]
@@ -321,17 +346,17 @@ class Second:
 
     def messages(self) -> Iterator[tuple[str, bytes]]:
         case, names, parties = self.case, self.names, self.parties
-        epoch, slot = case["epoch"], case["slot"]
+        run, epoch, slot = octets(case["run"]), case["epoch"], case["slot"]
         roster = [(p.name, p.public) for p in parties.values()]
         optional = None if self.consistency is None else (True, self.consistency)
         yield (
             "Manifest",
-            framed("Manifest", epoch, case["terms"], roster, None, None, None, optional, None),
+            framed("Manifest", run, epoch, case["terms"], roster, None, None, None, optional, None),
         )
         pairs = [one for pair in roster for one in pair]
         unset = -1 if self.consistency is None else int(self.consistency)
         manifest = hashed(
-            "manifest", epoch, case["terms"], hashed("roster", *pairs), -1, -1, -1, unset, -1
+            "manifest", run, epoch, case["terms"], hashed("roster", *pairs), -1, -1, -1, unset, -1
         )
         joins = [self._join(p, manifest) for p in parties.values()]
         for join in joins:
@@ -351,7 +376,7 @@ class Second:
             if name in survivors:
                 words = self._masked(parties[name], masks)
                 following = self._advertise(parties[name], slot + 1)
-                yield "Released", framed("Released", name, slot, words, [], following)
+                yield "Released", framed("Released", name, slot, words, [], b"", following)
         listed = self.run_id, slot, survivors, case["lost"]
         consents: list[tuple[str, int, bytes]] = []
         if self.consistency:
@@ -365,12 +390,12 @@ class Second:
                 consents.append((name, slot, parties[name].identity.sign(signed)))
                 yield "Consent", framed("Consent", *consents[-1])
             consents = consents[: (len(names) + 1) // 2 + 1]
-        yield "UnmaskRequest", framed("UnmaskRequest", *listed, consents)
         for name in survivors:
+            yield "UnmaskRequest", framed("UnmaskRequest", *listed, consents, b"")
             shares = b"".join(
                 parties[dealer].opened[slot][name][dealer in survivors] for dealer in names
             )
-            yield "UnmaskReply", framed("UnmaskReply", name, slot, shares)
+            yield "UnmaskReply", framed("UnmaskReply", name, slot, shares, [])
 
     def _join(self, party: Any, manifest: bytes) -> tuple[str, bytes, bytes, bytes, bytes]:
         party.channel, graph_nonce, nonce = (next(party.draws) for _ in range(3))

@@ -341,9 +341,23 @@ def test_every_message_of_the_secure_sum_has_a_byte_form(kind: type[Any]):
     assert "malformed" in refused(kind, b"")
 
 
+def test_tags_and_who_is_withheld_are_written_after_what_they_belong_to():
+    asked = messages.UnmaskRequest(b"r", 1, ("a", "b"), (), (), b"tags")
+    one = bytes(7) + b"\1"
+    assert encode(asked) == (
+        b"\x01\x0dUnmaskRequest\0\0\0\1r" + one + b"\0\0\0\2\0\0\0\1a\0\0\0\1b"
+        b"\0\0\0\0\0\0\0\0\0\0\0\4tags"
+    )
+    reply = messages.UnmaskReply("a", 1, b"s", ("b",))
+    assert encode(reply) == (b"\x01\x0bUnmaskReply\0\0\0\1a" + one + b"\0\0\0\1s\0\0\0\1\0\0\0\1b")
+    for message in (asked, reply):
+        assert decode(type(message), encode(message)) == message
+
+
 def test_a_message_of_the_secure_sum_is_read_back():
-    manifest = messages.Manifest(3, "{}", (("a", b"1" * 32), ("b", b"2" * 32)), None, 1)
+    roster = (("a", b"1" * 32), ("b", b"2" * 32))
+    manifest = messages.Manifest(b"r" * 16, 3, "{}", roster, None, 1)
     assert decode(messages.Manifest, encode(manifest)) == manifest
     unordered = encode(manifest).replace(b"1" * 32, b"2" * 32)
-    with pytest.raises(SecureSumError, match="a key of its own"):
+    with pytest.raises(SecureSumError, match="key of its own"):
         decode(messages.Manifest, unordered)

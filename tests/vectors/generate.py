@@ -27,7 +27,7 @@ from fgcif_flwr.secagg import (
     wire,
 )
 from fgcif_flwr.secagg.keys import Entropy, identity_from_seed
-from tests.secure_sum_rig import as_integers, stream
+from tests.secure_sum_rig import RUN, as_integers, stream
 
 FILE = Path(__file__).with_name("round_of_three.json")
 
@@ -37,14 +37,15 @@ ABOUT = (
     "their order: a number as 8 bytes, big-endian, signed; a flag as 1 byte; a text or bytes as "
     "their length (4 bytes, big-endian) and themselves; what may be absent as 0, or 1 and itself; "
     "a list as its count (4 bytes, big-endian) and its items; a pair, or a record in a record, as "
-    "its fields. An enterprise draws, in this order: the channel's private key, the graph nonce, "
-    "the nonce of its join; then for each slot the round key's private half, the self-mask seed, "
-    "coefficients for both secrets' shares (shamir.json; one draw, and another for what was left "
-    "out), and the salts of its own two shares. Signatures are Ed25519 of the canonical bytes, "
-    "identity_seed the private key. Points, keys, contexts, commitments, masks and packing: the "
-    "other files here. Enterprises and slots are in the order of names; who is lost gets its "
-    "ReleaseRequest and says nothing after. Each Released brings the advertisement of the next "
-    "slot."
+    "its fields. run is what the coordinator drew for the run. An enterprise draws, in this order: "
+    "the channel's private key, the graph nonce, the nonce of its join; then for each slot the "
+    "round key's private half, the self-mask seed, coefficients for both secrets' shares "
+    "(shamir.json; one draw, and another for what was left out), and the salts of its own two "
+    "shares. Signatures are Ed25519 of the canonical bytes, identity_seed the private key. Points, "
+    "keys, contexts, commitments, masks and packing: the other files here. Enterprises and slots "
+    "are in the order of names; who is lost gets its ReleaseRequest and says nothing after. Each "
+    "Released brings the advertisement of the next slot. In these complete graphs no tags are sent "
+    "(tag.json) and nothing is withheld."
 )
 
 Case = dict[str, Any]
@@ -74,6 +75,7 @@ def play(case: Case, entropy: Mapping[str, Entropy]) -> tuple[list[dict[str, str
 
     settings = case["settings"]
     manifest = Manifest(
+        bytes.fromhex(case["run"]),
         case["epoch"],
         case["terms"],
         tuple((name, pair.public) for name, pair in identities.items()),
@@ -114,9 +116,9 @@ def play(case: Case, entropy: Mapping[str, Entropy]) -> tuple[list[dict[str, str
             consent = parties[name].consent(listed)
             say(name, "coordinator", consent)
             closed.consent(consent)
-    opening = closed.request()
-    say("coordinator", "survivors", opening)
     for name in closed.survivors:
+        opening = closed.request(name)
+        say("coordinator", name, opening)
         reply = parties[name].unmask(opening)
         say(name, "coordinator", reply)
         closed.answer(reply)
@@ -133,6 +135,7 @@ def described(name: str, count: int, lost: list[str], consistency: bool | None) 
     rng = np.random.default_rng(count)
     return {
         "case": name,
+        "run": RUN.hex(),
         "epoch": 1,
         "terms": '{"terms": "of a test"}',
         "settings": {"consistency": consistency, "threshold": 3},

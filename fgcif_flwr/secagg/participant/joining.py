@@ -13,8 +13,9 @@ from fgcif_flwr.secagg.messages import NONCE_BYTES, GraphNonce, JoinReply, Manif
 from fgcif_flwr.secagg.transcript import digest
 
 MOST_GRAPHS = 1024
-"""Epochs of a run in a k-regular graph. Each draws a graph anew, also where a colluder keeps its
-nonce back because it dislikes the draw; so a run's security is that of one draw less 10 bits."""
+"""Graphs that an enterprise lets be drawn, whatever runs they are for. Each epoch draws anew, also
+where a colluder keeps its nonce back because it dislikes the draw; so all of them together are as
+secure as one draw less 10 bits."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,11 +74,6 @@ def join(
         raise CohortError(
             "secagg.consistency is off in a k-regular graph: a lying coordinator could open the "
             f"vector of a single enterprise; {name} does not accept that"
-        )
-    if not parameters.complete and manifest.epoch > MOST_GRAPHS:
-        raise CohortError(
-            f"epoch {manifest.epoch} would draw a graph once too often: {MOST_GRAPHS} are the most "
-            "in a run; start a new run"
         )
     channel = keys.agreement_from_seed(entropy(32))
     graph_nonce = entropy(NONCE_BYTES)

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fgcif_flwr.errors import NotJoinedError, PhaseError, SlotSpentError
+from fgcif_flwr.errors import CohortError, NotJoinedError, PhaseError, SlotSpentError
 from fgcif_flwr.secagg import wire
 from fgcif_flwr.secagg.encoding import VectorLayout
 from fgcif_flwr.secagg.journal import Journal, MemoryJournal
@@ -92,6 +92,8 @@ class Participant:
         self.masked: Masked | None = None
         self.last_slot = 0
         """Highest slot of the epoch that was advertised; slots only grow."""
+        self.graphs = 0
+        """Graphs for which it told its nonce, over all epochs and runs."""
         self._entropy = entropy
 
     @property
@@ -142,8 +144,26 @@ class Participant:
         return accepted.said
 
     def reveal(self, joins: Sequence[JoinReply]) -> GraphNonce:
-        """Tell this enterprise's part of the graph's randomness, for one list of joins only."""
-        self.joining, nonce = joining.reveal(self._joining(), joins)
+        """Tell this enterprise's part of the graph's randomness, for one list of joins only.
+
+        Raises
+        ------
+        NotJoinedError
+            If this enterprise has not joined.
+        CohortError
+            If it has told so for too many graphs, in this run and others.
+        PhaseError, AuthenticationError, CohortError
+            As :func:`fgcif_flwr.secagg.participant.joining.reveal`.
+        """
+        before = self._joining()
+        self.joining, nonce = joining.reveal(before, joins)
+        if not before.revealed_to:
+            self.graphs += 1
+        if self.graphs > joining.MOST_GRAPHS:
+            raise CohortError(
+                f"{self.name} took part in {joining.MOST_GRAPHS} graphs, the most that it lets be "
+                "drawn; start it anew once you know why there were so many"
+            )
         return nonce
 
     def begin(self, joins: Sequence[JoinReply], graph_nonces: Sequence[GraphNonce] = ()) -> None:
