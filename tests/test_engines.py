@@ -53,7 +53,7 @@ def test_flower_and_inline_give_the_same_model_and_leave_nothing_running(tmp_pat
 
 
 def test_a_run_that_fails_under_flower_fails_with_the_server_apps_own_reason(tmp_path: Path):
-    config, _ = resolve(SMALL | {"secagg.value_bound": 1e-6}, tmp_path)
+    config, _ = resolve(SMALL | {"secagg.value_bound": 1e-6, "run.retries": 0}, tmp_path)
     with pytest.raises(OutOfRangeError, match=r"secagg\.value_bound"):
         run_simulation(config, Engine.FLOWER, with_baselines=False)
     assert not (tmp_path / "run.json").exists()

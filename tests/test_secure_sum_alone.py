@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import ast
-import json
-import logging
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import recorddict_to_proto
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, Krum, Strategy
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, Krum
 
 from fgcif_flwr.errors import CohortError, ConfigurationError, OutOfRangeError, SecureSumError
-from fgcif_flwr.federation import SecureSumMod, SecureSumStrategy, SecureSumTerms
-from fgcif_flwr.federation.envelope import enclose, enclosed_type
-from fgcif_flwr.federation.inline_grid import InlineGrid, node_id, take_server_identity
+from fgcif_flwr.federation import SecureSumMod
+from fgcif_flwr.federation.envelope import enclosed_type
+from fgcif_flwr.federation.inline_grid import InlineGrid, node_id
 from fgcif_flwr.federation.records import (
     INPUT,
-    message_type,
     reply_from_records,
-    request_to_records,
 )
-from fgcif_flwr.federation.requests import Identify, Refusal
-from fgcif_flwr.federation.roster import load_identity, load_roster
-from fgcif_flwr.federation.secure_sum_terms import Agreement
-from fgcif_flwr.federation.traffic import MeteredGrid
+from fgcif_flwr.federation.requests import Refusal
 from fgcif_flwr.privacy.door import Policy
-from fgcif_flwr.secagg.keys import KeyPair, identity_from_seed
+from tests.somebody_elses_app import (
+    CLIENTS,
+    ROOT,
+    SECRET,
+    TERMS,
+    Train,
+    app_of,
+    expected,
+    moved,
+    octets,
+    reply,
+    secure,
+    start,
+    with_errors_shown,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "secure-aggregation.md"
-CLIENTS = 5
-SECRET = "row 17: Ada Lovelace"
-TERMS = SecureSumTerms(update_bound=2.0, most_examples=100, train_metrics={"loss": 20.0})
-
-Train = Callable[[Message, Context], Message]
 
 
 def example(side: str, replaced: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -70,59 +62,6 @@ def in_the_clear() -> tuple[Callable[..., Any], ClientApp]:
     server = example("server", {"SecureSumStrategy(FedAvg(), terms, clients=5)": "FedAvg()"})
     client = example("client", {"mods=[SecureSumMod.simulated()]": ""})
     return server["serve"], client["app"]
-
-
-def reply(message: Message, arrays: Mapping[str, np.ndarray], **metrics: float) -> Message:
-    records = RecordDict(
-        {
-            "arrays": ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()}),
-            "metrics": MetricRecord({key.replace("_", "-"): v for key, v in metrics.items()}),
-        }
-    )
-    return Message(records, reply_to=message)
-
-
-def moved(message: Message, context: Context) -> Message:
-    """A client's training: it moves every parameter by its number / 10."""
-    client = int(context.node_config["partition-id"])
-    received = {key: array.numpy() for key, array in message.content["arrays"].items()}
-    arrays = {key: array + array.dtype.type(client / 10) for key, array in received.items()}
-    return reply(message, arrays, num_examples=10 * (client + 1), loss=float(client))
-
-
-def app_of(train: Train, mod: SecureSumMod | None = None) -> ClientApp:
-    app = ClientApp(mods=[mod or SecureSumMod.simulated()])
-    app.train()(train)
-    return app
-
-
-def start(strategy: Strategy, grid: Any, rounds: int = 1, **arrays: np.ndarray) -> Any:
-    model = arrays or {"w": np.zeros(4, dtype=np.float32)}
-    record = ArrayRecord({name: Array(array) for name, array in model.items()})
-    return strategy.start(grid, record, num_rounds=rounds, timeout=5)
-
-
-def secure(inner: Strategy | None = None, terms: SecureSumTerms = TERMS, **more: Any) -> Strategy:
-    strategy = inner or FedAvg(fraction_evaluate=0)
-    return SecureSumStrategy(strategy, terms, **{"clients": CLIENTS, "timeout": 5, **more})
-
-
-def with_errors_shown(app: ClientApp) -> tuple[MeteredGrid, list[Message]]:
-    """A grid over the app, and all messages of both directions."""
-    seen: list[Message] = []
-    return MeteredGrid(InlineGrid(app, CLIENTS, {}), observe=seen.append), seen
-
-
-def octets(message: Message) -> bytes:
-    if message.has_error():
-        return str(message.error).encode()
-    return recorddict_to_proto(message.content).SerializeToString()
-
-
-def expected(clients: tuple[int, ...] = tuple(range(CLIENTS))) -> float:
-    """The weighted mean of what ``moved`` adds."""
-    weights = [10 * (client + 1) for client in clients]
-    return sum(w * c / 10 for w, c in zip(weights, clients, strict=True)) / sum(weights)
 
 
 # The page's example
@@ -458,177 +397,6 @@ def test_a_seeded_rounding_repeats_and_an_unseeded_one_does_not():
     assert run() != run()  # equal with probability below 2^-100
 
 
-# Identity, roster, journal
-
-
-def keyed(directory: Path, clients: int = CLIENTS) -> list[KeyPair]:
-    """Identities in files, every second one in PEM, and the roster of them all."""
-    pairs = []
-    for client in range(clients):
-        seed = os.urandom(32)
-        pair = identity_from_seed(seed)
-        if client % 2:
-            key = Ed25519PrivateKey.from_private_bytes(seed)
-            seed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (directory / f"identity-{client}").write_bytes(seed)
-        pairs.append(pair)
-    roster = {f"firm {client}": pair.public.hex() for client, pair in enumerate(pairs)}
-    (directory / "roster.json").write_text(json.dumps(roster), encoding="utf-8")
-    return pairs
-
-
-def deployed(directory: Path, rosters: Mapping[int, Path] | None = None) -> ClientApp:
-    """One app for each client, as each would install it."""
-    apps = [
-        app_of(
-            moved,
-            SecureSumMod(
-                identity=directory / f"identity-{client}",
-                roster=(rosters or {}).get(client, directory / "roster.json"),
-                journal=directory / f"spent-{client}.sqlite",
-                log=directory / f"releases-{client}.jsonl",
-            ),
-        )
-        for client in range(CLIENTS)
-    ]
-
-    def routed(message: Message, context: Context) -> Message:
-        return apps[int(context.node_config["partition-id"])](message, context)
-
-    return routed  # type: ignore[return-value]
-
-
-def test_clients_with_pinned_rosters_run_and_keep_journal_and_log(tmp_path):
-    pairs = keyed(tmp_path)
-    strategy = secure(roster=tmp_path / "roster.json", clients=None)
-    grid = InlineGrid(deployed(tmp_path), CLIENTS, {})
-    result = start(strategy, grid, 2)
-    np.testing.assert_allclose(result.arrays["w"].numpy(), 2 * expected(), rtol=0, atol=1e-4)
-    assert strategy.last.survivors == tuple(f"firm {client}" for client in range(CLIENTS))
-    lines = (tmp_path / "releases-0.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [(line["slot"], line["task"]) for line in map(json.loads, lines)] == [
-        (1, "train"),
-        (2, "train"),
-    ]
-    # The identity's private half is not in what Flower keeps between messages.
-    state = grid._nodes._contexts[node_id(0)].state["fgcif.secure-sum"]
-    assert not any(isinstance(v, bytes) and pairs[0].private in v for v in state.values())
-
-
-def test_a_run_with_another_roster_than_the_pinned_one_is_refused(tmp_path, caplog):
-    keyed(tmp_path)
-    roster = json.loads((tmp_path / "roster.json").read_text(encoding="utf-8"))
-    (tmp_path / "other.json").write_text(
-        json.dumps({**roster, "firm 6": os.urandom(32).hex()}), encoding="utf-8"
-    )
-    others = dict.fromkeys(range(3), tmp_path / "other.json")
-    with pytest.raises(CohortError):
-        start(
-            secure(roster=tmp_path / "roster.json"),
-            InlineGrid(deployed(tmp_path, others), CLIENTS, {}),
-        )
-    assert "roster is not the one agreed out of band" in caplog.text
-    with pytest.raises(CohortError):  # nor do they join on the coordinator's word
-        start(secure(), InlineGrid(deployed(tmp_path, others), CLIENTS, {}))
-
-
-def test_a_mod_without_roster_or_identity_is_an_error_and_no_simulation(tmp_path):
-    keyed(tmp_path)
-    for given in (
-        {},
-        {"identity": tmp_path / "identity-0"},
-        {"roster": tmp_path / "roster.json"},
-    ):
-        with pytest.raises(ConfigurationError, match=r"SecureSumMod\.simulated\(\)") as error:
-            SecureSumMod(**given)
-        assert "\n" not in str(error.value)
-    (tmp_path / "stranger").write_bytes(os.urandom(32))
-    with pytest.raises(ConfigurationError, match="does not hold the key"):
-        SecureSumMod(identity=tmp_path / "stranger", roster=tmp_path / "roster.json")
-
-
-def test_a_simulated_mod_serves_simulations_only():
-    take_server_identity()
-    context = Context(1, node_id(0), {}, RecordDict(), {})
-    request = Message(request_to_records(Identify()), node_id(0), message_type(Identify()))
-    answer = app_of(moved)(enclose(request, "train"), context)
-    said = reply_from_records(answer.content)
-    assert isinstance(said, Refusal)
-    assert "partition-id" in said.reason
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"short", b"-----BEGIN PRIVATE KEY-----\nAAAA\n", os.urandom(33)]
-)
-def test_an_identity_that_is_no_ed25519_key_is_refused_without_being_shown(tmp_path, content):
-    (tmp_path / "identity").write_bytes(content)
-    with pytest.raises(ConfigurationError, match="neither an Ed25519 seed"):
-        load_identity(tmp_path / "identity")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        load_identity(tmp_path / "absent")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{}",
-        "[]",
-        "5",
-        '{"a": 5}',
-        '{"a": "zz"}',
-        '{"a": "00"}',
-        '{"a": "%(k)s", "a": "%(l)s"}',
-        '{"a": "%(k)s", "b": "%(k)s"}',
-    ],
-)
-def test_a_roster_that_does_not_give_each_name_a_key_of_its_own_is_refused(tmp_path, content):
-    text = content % {"k": "11" * 32, "l": "22" * 32}
-    (tmp_path / "roster.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="hexadecimal digits"):
-        load_roster(tmp_path / "roster.json")
-
-
-# Terms
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"update_bound": 0.0},
-        {"update_bound": float("nan")},
-        {"most_examples": 0},
-        {"most_examples": 1 << 21},
-        {"value_bits": 1},
-        {"train_metrics": {"loss": -1.0}},
-    ],
-)
-def test_terms_out_of_range_are_refused(wrong):
-    with pytest.raises(ConfigurationError, match="wants"):
-        replace(TERMS, **wrong)
-
-
-def test_terms_are_read_only_as_they_are_written():
-    agreed = Agreement(TERMS, "arrays", "config", "num-examples", (("w", (2, 3)), ("b", ())))
-    text = agreed.to_json()
-    assert Agreement.from_json(text) == agreed
-    tree = json.loads(text)
-    for other in (
-        "{}",
-        "[]",
-        text + " ",
-        json.dumps(tree),
-        text.replace('"format":1', '"format":2'),
-        text.replace('"value_bits":22', '"value_bits":22.0'),
-        text.replace('"most_examples":100', '"most_examples":true'),
-        text.replace("[2,3]", '"23"'),
-        text.replace('["b",[]]', '["w",[]]'),
-    ):
-        assert other != text
-        with pytest.raises(ConfigurationError):
-            Agreement.from_json(other)
-
-
 def test_the_mod_starts_without_the_heavy_libraries():
     script = (
         "from fgcif_flwr.federation import SecureSumMod\nimport sys\n"
@@ -640,6 +408,3 @@ def test_the_mod_starts_without_the_heavy_libraries():
     heavy = {"torch", "pyarrow", "duckdb", "sklearn", "ray", "scipy"}
     assert "flwr" in done.stdout
     assert not heavy & set(ast.literal_eval(done.stdout.splitlines()[-1]))
-
-
-logging.getLogger("flwr").setLevel(logging.WARNING)

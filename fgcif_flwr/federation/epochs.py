@@ -89,7 +89,7 @@ class Epochs:
         Raises
         ------
         CohortError
-            If too few connect in time, two have one name, or too few join for the threshold rule.
+            If too few connect in time, or too few join for the threshold rule.
         """
         settings = self._settings
         wanted = settings.enterprises
@@ -111,6 +111,10 @@ class Epochs:
                 )
             self._roster = tuple(sorted(found.items()))
         return self._begin()
+
+    def wait_for_all(self) -> None:
+        """Let those be waited for again who were lost again and again: the others are too few."""
+        self._back_at.clear()
 
     def take(self) -> tuple[int, list[Advertisement]]:
         """Return the next slot and the round keys for it, and go on to the slot after.

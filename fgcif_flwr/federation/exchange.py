@@ -89,7 +89,9 @@ class Exchange:
             for node, request in asked.items()
         ]
         claims: dict[str, dict[int, bytes]] = {}
-        for node, identity in self._replies(self.send(messages), Identity) if messages else ():
+        replies = self.send(messages) if messages else ()
+        strangers = roster is None  # where nobody is known yet, all have a say in the run
+        for node, identity in self._replies(replies, Identity, strangers):
             try:
                 identity.verify(asked[node])
             except (AuthenticationError, KeyError) as error:
@@ -146,7 +148,10 @@ class Exchange:
             found.setdefault(name, reply)
         return found
 
-    def _replies(self, replies: Iterable[Message], kind: type[_T]) -> list[tuple[int, _T]]:
+    def _replies(
+        self, replies: Iterable[Message], kind: type[_T], strangers: bool = False
+    ) -> list[tuple[int, _T]]:
+        """Return what nodes answered; refusals of ``strangers`` count only where told so."""
         found: list[tuple[int, _T]] = []
         self.refusals = []
         for message in sorted(replies, key=lambda message: message.metadata.src_node_id):
@@ -163,7 +168,7 @@ class Exchange:
             if isinstance(reply, Refusal):
                 refusal = reply.as_error(name)
                 logger.warning("refused, counts as lost: %s", refusal)
-                if node in self._names:  # strangers have no say in the run
+                if node in self._names or strangers:
                     self.refusals.append((name, refusal))
             elif isinstance(reply, kind):
                 found.append((node, reply))

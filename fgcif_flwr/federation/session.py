@@ -15,6 +15,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fgcif_flwr.errors import (
+    FgcifError,
     MisbehaviourError,
     OutOfRangeError,
     SecureSumError,
@@ -111,7 +112,7 @@ class SecureSumSession:
         Raises
         ------
         CohortError
-            If too few connect in time, two have one name, or too few join for the threshold rule.
+            If too few connect in time, or too few join for the threshold rule.
         """
         return self._epochs.join()
 
@@ -158,8 +159,10 @@ class SecureSumSession:
         ------
         SecureSumError
             If the slot fails: too few arrived or answered, or shares that open nothing.
-        ConfigurationError, DataError, OutOfRangeError, …
-            If more enterprises than may be lost refused because the run itself is wrong.
+        OutOfRangeError
+            If more enterprises than may be lost have values beyond their bounds.
+        ConfigurationError, DataError, …
+            If more than that refused because the run itself is wrong.
         """
         slot = self._open
         if slot is None:
@@ -203,7 +206,7 @@ class SecureSumSession:
             except SecureSumError as error:
                 if left <= 0 or not may_retry(error):
                     raise
-                logger.warning("%s; trying a new slot", error)
+                self._again(error)
 
     def collect_or_retry(self, task: Task, replies: Iterable[Message]) -> Sum:
         """Collect the replies of the slot that was opened for ``task``; where that fails, open new
@@ -219,8 +222,12 @@ class SecureSumSession:
         except SecureSumError as error:
             if self.settings.retries == 0 or not may_retry(error):
                 raise
-            logger.warning("%s; trying a new slot", error)
+            self._again(error)
         return self.sum(task, attempts=self.settings.retries)
+
+    def _again(self, error: FgcifError) -> None:
+        logger.warning("%s; trying a new slot", error)
+        self._epochs.wait_for_all()
 
     def _opened(self, slot: SlotCollection) -> SlotSum:
         """Run the exchanges that open a closed slot; whoever spoilt shares is left out later."""
