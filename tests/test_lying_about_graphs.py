@@ -182,7 +182,6 @@ def test_an_enterprise_lets_no_more_graphs_be_drawn_than_its_security_allows(mon
     monkeypatch.setattr(joining, "MOST_GRAPHS", 5)
     consortium = Consortium(110)
     party = consortium.participants["e000"]
-    assert party.graphs == 1
     for number in range(2, 8):
         manifest = replace(consortium.manifest, run=bytes([number]) * 16)
         own = party.join(manifest)
@@ -197,3 +196,15 @@ def test_an_enterprise_lets_no_more_graphs_be_drawn_than_its_security_allows(mon
         else:
             with pytest.raises(CohortError, match="the most that it lets be drawn"):
                 party.reveal(joins)
+    # Nor does it forget when it is started anew with the same journal.
+    again = Participant("e000", consortium.identities["e000"], journal=party.journal)
+    manifest = replace(consortium.manifest, run=bytes([99]) * 16)
+    joins = (
+        again.join(manifest),
+        *(
+            Participant(n, consortium.identities[n]).join(manifest)
+            for n in list(consortium.participants)[1:]
+        ),
+    )
+    with pytest.raises(CohortError, match="the most that it lets be drawn"):
+        again.reveal(joins)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -49,7 +50,8 @@ from fgcif_flwr.secagg.participant.advertising import Advertised
 from fgcif_flwr.secagg.participant.joining import Joined, Joining
 from fgcif_flwr.secagg.participant.releasing import Masked, Opened
 
-_RELEASE, _CONSENT, _UNMASK = "release", "consent", "unmask"
+_RELEASE, _CONSENT, _UNMASK, _REVEAL = "release", "consent", "unmask", "reveal"
+_GRAPHS = b"graphs"  # in the journal, where a run's id stands; that has 32 bytes
 _LAST_SLOT = 1 << 40
 _Reply = TypeVar("_Reply")
 
@@ -92,8 +94,6 @@ class Participant:
         self.masked: Masked | None = None
         self.last_slot = 0
         """Highest slot of the epoch that was advertised; slots only grow."""
-        self.graphs = 0
-        """Graphs for which it told its nonce, over all epochs and runs."""
         self._entropy = entropy
 
     @property
@@ -158,13 +158,26 @@ class Participant:
         before = self._joining()
         self.joining, nonce = joining.reveal(before, joins)
         if not before.revealed_to:
-            self.graphs += 1
-        if self.graphs > joining.MOST_GRAPHS:
-            raise CohortError(
-                f"{self.name} took part in {joining.MOST_GRAPHS} graphs, the most that it lets be "
-                "drawn; start it anew once you know why there were so many"
-            )
+            self._count_graph(_digest(nonce))
         return nonce
+
+    def _count_graph(self, nonce: bytes) -> None:
+        """Write down, durably, that one more graph is drawn; over all epochs and runs."""
+
+        def spent(number: int) -> bool:
+            try:
+                return self.journal.reply(_GRAPHS, number, _REVEAL, nonce) is not None
+            except SlotSpentError:
+                return True
+
+        most = joining.MOST_GRAPHS
+        number = 1 + bisect_left(range(1, most + 1), True, key=lambda n: not spent(n))
+        if number > most:
+            raise CohortError(
+                f"{self.name} took part in {most} graphs, the most that it lets be drawn; give it "
+                "a new journal once you know why there were so many"
+            )
+        self.journal.spend(_GRAPHS, number, _REVEAL, nonce)
 
     def begin(self, joins: Sequence[JoinReply], graph_nonces: Sequence[GraphNonce] = ()) -> None:
         """Learn who joined; the private half of the channel key is forgotten.

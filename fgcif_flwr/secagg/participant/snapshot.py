@@ -33,7 +33,6 @@ class _Party:
     identity: KeyPair
     semi_honest: bool
     last_slot: int
-    graphs: int
     joining: Joining | None
     channels: tuple[Channel, ...]
     advertised: Advertised | None
@@ -56,7 +55,6 @@ def dump(participant: Participant) -> State:
         participant.identity,
         participant.semi_honest,
         participant.last_slot,
-        participant.graphs,
         participant.joining,
         () if joined is None else joined.channels,
         participant.advertised,
@@ -80,7 +78,6 @@ def load(state: Mapping[str, object], entropy: Entropy = os.urandom) -> Particip
     )
     participant.joining = party.joining
     participant.last_slot = party.last_slot
-    participant.graphs = party.graphs
     if "epoch" in state:
         participant.joined = Joined(_epoch(_octets(state, "epoch")), party.channels)
     participant.advertised, participant.masked = party.advertised, party.masked
