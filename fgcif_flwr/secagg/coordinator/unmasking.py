@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class SlotUnmasking:
         self._agreed = self._epoch.consent_bytes(self._slot, cohort, self.survivors, self.dropped)
         self._consents: dict[str, Consent] = {}
         self._answers: dict[str, bytes] = {}
+        self._neighbours: dict[str, tuple[str, ...]] = {}
         self._finished = False
 
     @property
@@ -101,23 +103,29 @@ class SlotUnmasking:
             self._tags_for(name),
         )
 
+    def _near(self, name: str) -> tuple[str, ...]:
+        """Return who holds shares of ``name`` in the cohort, in the order of names."""
+        if name not in self._neighbours:
+            cohort = self._collected.context.cohort
+            self._neighbours[name] = self._epoch.neighbours(name, cohort)
+        return self._neighbours[name]
+
     def _tags_for(self, name: str) -> bytes:
         if self._epoch.parameters.complete:
             return b""
-        cohort = self._collected.context.cohort
+        survived = self._collected.survivors
         tags: list[bytes] = []
-        for sender in self._epoch.neighbours(name, self.survivors):
-            if sender != name:
-                index = self._epoch.neighbours(sender, cohort).index(name)
-                index -= sender < name  # a sender has no tag for itself
-                start = TAG_BYTES * index
+        for sender in self._near(name):
+            if sender != name and sender in survived:
+                index = bisect_left(self._near(sender), name)
+                start = TAG_BYTES * (index - (sender < name))  # a sender has none for itself
                 tags.append(self._collected.tags[sender][start : start + TAG_BYTES])
         return b"".join(tags)
 
     def answer(self, reply: UnmaskReply) -> None:
         """Take one unmask answer; SecureSumError for strangers, repeats and wrong lengths."""
         self._check_sender(reply.sender, reply.slot, self._answers)
-        dealers = self._epoch.neighbours(reply.sender, self._collected.context.cohort)
+        dealers = self._near(reply.sender)
         if len(reply.shares) != OPENED_BYTES * len(dealers):
             raise SecureSumError(f"{reply.sender} did not answer for every neighbour")
         self._answers[reply.sender] = reply.shares
