@@ -25,6 +25,8 @@ from fgcif_flwr.secagg.epoch import (
 )
 from fgcif_flwr.secagg.shamir import LIMBS, SHARE_BYTES
 
+_AT_A_TIME = 128  # dealers: all of a complete graph, so that its coefficients are computed once
+
 
 def reconstruct(
     collected: Collected, answers: Mapping[str, bytes]
@@ -50,24 +52,19 @@ def reconstruct(
         if len(complainers) > tolerated
     }
     dealers = collected.context.cohort
-    points: list[list[int]] = []
-    shares: list[bytes] = []
     opened = _Opened(collected, answers)
-    for dealer in dealers:
-        holders, pieces = _fitting(collected, dealer, opened.of(dealer), blamed)
-        points.append(holders)
-        shares.append(b"".join(pieces))
-    stacked = np.frombuffer(b"".join(shares), dtype="<u4")
-    threshold = collected.context.epoch.parameters.threshold
-    rebuilt = shamir.combine_each(
-        np.array(points, dtype=np.int64) + 1, stacked.reshape(len(dealers), threshold, LIMBS)
-    )
     secrets: dict[str, bytes] = {}
-    for dealer, secret in zip(dealers, rebuilt, strict=True):
-        if secret is not None and _is_committed(collected, dealer, secret):
-            secrets[dealer] = secret
-        else:
-            blamed[dealer] = "dealt shares that fit their commitments and open nothing"
+    for start in range(0, len(dealers), _AT_A_TIME):
+        some = dealers[start : start + _AT_A_TIME]
+        fitting = [_fitting(collected, dealer, opened.of(dealer), blamed) for dealer in some]
+        points = np.array([holders for holders, _ in fitting], dtype=np.int64) + 1
+        shares = np.frombuffer(b"".join(b"".join(pieces) for _, pieces in fitting), dtype="<u4")
+        rebuilt = shamir.combine_each(points, shares.reshape(*points.shape, LIMBS))
+        for dealer, secret in zip(some, rebuilt, strict=True):
+            if secret is not None and _is_committed(collected, dealer, secret):
+                secrets[dealer] = secret
+            else:
+                blamed[dealer] = "dealt shares that fit their commitments and open nothing"
     useless = [dealer for dealer in dealers if dealer not in secrets]
     if useless:
         raise MisbehaviourError(
