@@ -40,15 +40,14 @@ from flwr.common import (
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.compat.common import recorddict_compat as compat
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.server import LegacyContext, SimpleClientManager
 from flwr.server.compat.grid_client_proxy import GridClientProxy
 from flwr.server.strategy import FedAvg
 from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECORD, Key
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fgcif_flwr.federation.inline_grid import LocalGrid
 
 CLIPPING_RANGE = 8.0
 QUANTIZATION_RANGE = 1 << 22
@@ -109,17 +108,22 @@ class Client:
         return reply
 
 
-@dataclass
-class InProcessGrid(Grid):
-    """Hands each message to its client; loses the replies of ``lost`` in the third exchange."""
+class InProcessGrid(LocalGrid):
+    """Hands each message to its client; loses the replies of ``lost`` in the third exchange.
 
-    clients: dict[int, Client]
-    lost: frozenset[int]
-    watch_memory: bool = False
-    exchanges: int = 0
-    away_s: float = 0.0
-    """Time spent in here, which is not the server's."""
-    peak_bytes: int = 0
+    ``away_s`` is the time spent in here, which is not the server's.
+    """
+
+    def __init__(
+        self, clients: dict[int, Client], lost: frozenset[int], watch_memory: bool = False
+    ) -> None:
+        super().__init__(len(clients))
+        self.clients = clients
+        self.lost = lost
+        self.watch_memory = watch_memory
+        self.exchanges = 0
+        self.away_s = 0.0
+        self.peak_bytes = 0
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -128,15 +132,18 @@ class InProcessGrid(Grid):
         started = time.perf_counter()
         self.note_peak()
         self.exchanges += 1
-        replies = [self.deliver(message) for message in messages]
+        replies = self.deliver(list(messages))
         if self.watch_memory:
             gc.collect()
             tracemalloc.reset_peak()
         self.away_s += time.perf_counter() - started
         return replies
 
-    def deliver(self, message: Message) -> Message:
-        """Send one message through its wire form to its client, and the reply back."""
+    def deliver(self, messages: list[Message]) -> list[Message]:
+        """Send each message through its wire form to its client, and the reply back."""
+        return [self._delivered(message) for message in messages]
+
+    def _delivered(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         client = self.clients[node]
         if node in self.lost and self.exchanges >= 3:
@@ -152,37 +159,6 @@ class InProcessGrid(Grid):
         """Keep the most that was allocated since the clients last ran."""
         if self.watch_memory:
             self.peak_bytes = max(self.peak_bytes, tracemalloc.get_traced_memory()[1])
-
-    # What the workflow never calls.
-
-    def set_run(self, run: Run) -> None:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Run:
-        raise NotImplementedError
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        raise NotImplementedError
-
-    def get_node_ids(self) -> Iterable[int]:
-        raise NotImplementedError
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
 
 
 def measure(
@@ -252,7 +228,7 @@ def measure(
     )
 
 
-def server_context(grid: Grid, nodes: Sequence[int]) -> LegacyContext:
+def server_context(grid: InProcessGrid, nodes: Sequence[int]) -> LegacyContext:
     """What the workflow is called with: FedAvg over all nodes, an empty model, round 1."""
     manager = SimpleClientManager()
     for node in nodes:

@@ -17,20 +17,18 @@ from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema
 from fgcif_flwr.enterprise.tasks import Tasks
 from fgcif_flwr.errors import FgcifError, NotJoinedError, SecureSumError
+from fgcif_flwr.federation import answering
 from fgcif_flwr.federation.releases import (
     TASKS,
     check_input,
     layout_of,
 )
 from fgcif_flwr.federation.requests import (
-    Identify,
-    Identity,
     Join,
     Refusal,
     Release,
     Reply,
     Request,
-    Reveal,
 )
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.federation.terms import check_schema, config_in
@@ -38,7 +36,6 @@ from fgcif_flwr.models.network import parameter_count
 from fgcif_flwr.privacy.door import Door, Policy, ReleaseLog
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg import Participant, Released
-from fgcif_flwr.secagg.messages import AdvertiseRequest, ConsentRequest
 from fgcif_flwr.seeds import seed_for
 
 logger = logging.getLogger(__name__)
@@ -76,23 +73,14 @@ class Enterprise:
             return Refusal.internal()
 
     def _answer(self, request: Request) -> Reply:
-        party = self.participant
-        if isinstance(request, Identify):
-            return Identity.of(party.name, party.identity, request)
         if isinstance(request, Join):
             check_schema(request.manifest.terms, self.schema.hash)
             self.policy.check_manifest(request.manifest)
             config_in(request.manifest.terms)  # refuses what this version does not carry out
-            return party.join(request.manifest)
-        if isinstance(request, Reveal):
-            return party.reveal(request.joins)
-        if isinstance(request, AdvertiseRequest):
-            return party.advertise(request)
+            return self.participant.join(request.manifest)
         if isinstance(request, Release):
             return self._release(request)
-        if isinstance(request, ConsentRequest):
-            return party.consent(request)
-        return party.unmask(request)
+        return answering.answer(self.participant, request)
 
     def _release(self, release: Release) -> Released:
         manifest = self.participant.manifest

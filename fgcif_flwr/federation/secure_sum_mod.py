@@ -30,17 +30,14 @@ from fgcif_flwr.errors import (
     NotJoinedError,
     SecureSumError,
 )
+from fgcif_flwr.federation import answering
 from fgcif_flwr.federation.envelope import enclosed_type
 from fgcif_flwr.federation.records import reply_to_records, request_from_records
 from fgcif_flwr.federation.requests import (
-    Identify,
-    Identity,
     Join,
     Refusal,
     Release,
     Reply,
-    Request,
-    Reveal,
 )
 from fgcif_flwr.federation.roster import FilePath, Roster, load_identity, load_roster
 from fgcif_flwr.federation.secure_sum_terms import TASKS, Agreement
@@ -49,7 +46,7 @@ from fgcif_flwr.privacy.door import Door, FileLog, LogEntry, Policy, ReleaseLog
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg import MemoryJournal, Participant, Released, SqliteJournal
 from fgcif_flwr.secagg.keys import KeyPair, identity_from_seed
-from fgcif_flwr.secagg.messages import AdvertiseRequest, ConsentRequest, Manifest
+from fgcif_flwr.secagg.messages import Manifest
 from fgcif_flwr.secagg.participant.snapshot import dump, load
 
 logger = logging.getLogger(__name__)
@@ -192,7 +189,10 @@ class SecureSumMod:
             try:
                 if isinstance(request, Release):
                     return self._release(party, request, message, context, call_next)
-                return self._said(party, request)
+                if isinstance(request, Join):
+                    self._check(request.manifest)
+                    return party.join(request.manifest)
+                return answering.answer(party, request)
             finally:  # a refusal changes it too: its slot is spent
                 context.state[_STATE] = ConfigRecord({**self._state(party)})
 
@@ -222,21 +222,6 @@ class SecureSumMod:
         if self._identity is not None:
             party.identity = KeyPair(b"", party.identity.public)  # nor what outlives the run
         return dump(party)
-
-    def _said(self, party: Participant, request: Request) -> Reply:
-        if isinstance(request, Identify):
-            return Identity.of(party.name, party.identity, request)
-        if isinstance(request, Join):
-            self._check(request.manifest)
-            return party.join(request.manifest)
-        if isinstance(request, Reveal):
-            return party.reveal(request.joins)
-        if isinstance(request, AdvertiseRequest):
-            return party.advertise(request)
-        if isinstance(request, ConsentRequest):
-            return party.consent(request)
-        assert not isinstance(request, Release)
-        return party.unmask(request)
 
     def _check(self, manifest: Manifest) -> None:
         """Refuse a run whose roster is not the pinned one, or whose terms this client declines."""
