@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fgcif_flwr.cli.simulate import Engine, resolve, run_simulation
+from fgcif_flwr.cli.run_options import resolve
+from fgcif_flwr.cli.simulate import Engine, run_simulation
 
 DATA = Path(os.environ.get("FGCIF_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

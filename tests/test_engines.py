@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fgcif_flwr.cli.simulate import Engine, resolve, run_simulation
+from fgcif_flwr.cli.run_options import resolve
+from fgcif_flwr.cli.simulate import Engine, run_simulation
 from fgcif_flwr.errors import OutOfRangeError
 
 SMALL: dict[str, object] = {

@@ -11,8 +11,17 @@ import typer
 from rich.console import Console
 
 from fgcif_flwr.cli.output import Format, emit, reporting_errors
-from fgcif_flwr.cli.simulate import resolve
-from fgcif_flwr.config import RunConfig, parse_assignments, read_toml
+from fgcif_flwr.cli.run_options import (
+    AssignmentsOption,
+    ConfigOption,
+    DataOption,
+    EnterprisesOption,
+    PartitionOption,
+    SchemaOption,
+    asked_of,
+    resolve,
+)
+from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import feature_layout
 from fgcif_flwr.data.schema import load_schema
 from fgcif_flwr.federation.releases import TRAIN, layout_of
@@ -34,29 +43,12 @@ TABLE_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
 def plan(
-    data: Annotated[
-        str | None, typer.Option(help="CSV or Parquet table, or 'simulated'.", show_default=False)
-    ] = None,
-    schema: Annotated[
-        str | None,
-        typer.Option(help="Built-in schema or a schema file (TOML).", show_default=False),
-    ] = None,
-    partition: Annotated[
-        str | None,
-        typer.Option(
-            help="column:NAME | file:PATH | iid | dirichlet:A | label-skew:A", show_default=False
-        ),
-    ] = None,
-    enterprises: Annotated[
-        int | None, typer.Option(help="Number of enterprises.", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Configuration file (TOML).", show_default=False)
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value; may be repeated.", show_default=False),
-    ] = None,
+    data: DataOption = None,
+    schema: SchemaOption = None,
+    partition: PartitionOption = None,
+    enterprises: EnterprisesOption = None,
+    config: ConfigOption = None,
+    assignments: AssignmentsOption = None,
     parameters: Annotated[
         int | None,
         typer.Option(
@@ -86,9 +78,7 @@ def plan(
             "data.partition": partition,
             "run.enterprises": enterprises,
         }
-        asked = read_toml(config) if config is not None else {}
-        asked |= parse_assignments(assignments or [])
-        asked |= {key: value for key, value in flags.items() if value is not None}
+        asked = asked_of(config, assignments, flags)
         # A directory is named only so that none is made: nothing is written to it.
         resolved, warnings = resolve(asked, Path())
         result = plan_of(resolved, parameters)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -18,13 +17,20 @@ import typer
 from fgcif_flwr import errors
 from fgcif_flwr.cli.output import Format, emit, ending_on_signals, reporting_errors
 from fgcif_flwr.cli.progress import RunProgress
-from fgcif_flwr.config import RunConfig, parse_assignments, read_toml, unflatten
-from fgcif_flwr.data.consortium import SIMULATED, Consortium
-from fgcif_flwr.data.partitions import count_enterprises
-from fgcif_flwr.data.schema import builtin_names, load_schema
-from fgcif_flwr.data.sources import read_table
+from fgcif_flwr.cli.run_options import (
+    AssignmentsOption,
+    ConfigOption,
+    DataOption,
+    EnterprisesOption,
+    PartitionOption,
+    SchemaOption,
+    asked_of,
+    resolve,
+)
+from fgcif_flwr.config import RunConfig
+from fgcif_flwr.data.consortium import Consortium
 from fgcif_flwr.enterprise.simulated import consortium_of
-from fgcif_flwr.errors import ConfigurationError, FgcifError, RunFailedError
+from fgcif_flwr.errors import FgcifError, RunFailedError
 from fgcif_flwr.federation.flower import run_with_flower
 from fgcif_flwr.federation.inline import run_inline
 from fgcif_flwr.logs import logging_to
@@ -41,22 +47,10 @@ class Engine(StrEnum):
 
 
 def simulate(
-    data: Annotated[
-        str | None, typer.Option(help="CSV or Parquet table, or 'simulated'.", show_default=False)
-    ] = None,
-    schema: Annotated[
-        str | None,
-        typer.Option(help="Built-in schema or a schema file (TOML).", show_default=False),
-    ] = None,
-    partition: Annotated[
-        str | None,
-        typer.Option(
-            help="column:NAME | file:PATH | iid | dirichlet:A | label-skew:A", show_default=False
-        ),
-    ] = None,
-    enterprises: Annotated[
-        int | None, typer.Option(help="Number of enterprises.", show_default=False)
-    ] = None,
+    data: DataOption = None,
+    schema: SchemaOption = None,
+    partition: PartitionOption = None,
+    enterprises: EnterprisesOption = None,
     rounds: Annotated[
         int | None, typer.Option(help="Rounds of training.", show_default=False)
     ] = None,
@@ -65,13 +59,8 @@ def simulate(
         Engine,
         typer.Option(help="flower: flwr run (Ray); inline: one worker per core."),
     ] = Engine.FLOWER,
-    config: Annotated[
-        Path | None, typer.Option(help="Configuration file (TOML).", show_default=False)
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value; may be repeated.", show_default=False),
-    ] = None,
+    config: ConfigOption = None,
+    assignments: AssignmentsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory of the artefacts (default: a new one)", show_default=False),
@@ -98,9 +87,7 @@ def simulate(
             "run.rounds": rounds,
             "run.seed": seed,
         }
-        asked = read_toml(config) if config is not None else {}
-        asked |= parse_assignments(assignments or [])
-        asked |= {key: value for key, value in flags.items() if value is not None}
+        asked = asked_of(config, assignments, flags)
         resolved, warnings = resolve(asked, out)
         result = run_simulation(resolved, engine, with_baselines=with_baselines)
         history = RunDirectory(Path(resolved.run.output)).read_history()
@@ -112,40 +99,6 @@ def simulate(
             lambda console: print_simulation(result, warnings, console),
             warnings,
         )
-
-
-def resolve(asked: Mapping[str, object], out: Path | None) -> tuple[RunConfig, list[str]]:
-    """Fill in what the table decides, and make paths absolute; return also what was assumed."""
-    flat = dict(asked)
-    warnings: list[str] = []
-    config = unflatten(flat)
-    table = config.data.table
-    if table != SIMULATED:
-        if "data.schema" not in flat:
-            raise ConfigurationError(
-                f"data.schema: say which schema describes the table (--schema; built in are "
-                f"{', '.join(builtin_names())})"
-            )
-        flat["data.table"] = str(Path(table).expanduser().resolve())
-        if "data.partition" not in flat:
-            flat["data.partition"] = "iid"
-            warnings.append("data.partition was not set: rows are divided evenly (iid)")
-    elif "data.schema" not in flat:
-        flat["data.schema"] = SIMULATED
-    name = str(flat["data.schema"])
-    if name not in builtin_names():
-        flat["data.schema"] = str(Path(name).expanduser().resolve())
-    kind, _, argument = str(flat.get("data.partition", "")).partition(":")
-    if kind == "file" and argument:
-        flat["data.partition"] = f"file:{Path(argument).expanduser().resolve()}"
-    if kind in ("file", "column") and table != SIMULATED and "run.enterprises" not in flat:
-        rows = read_table(str(flat["data.table"]), load_schema(str(flat["data.schema"])))
-        flat["run.enterprises"] = count_enterprises(str(flat["data.partition"]), rows)
-    directory = str(out) if out is not None else config.run.output
-    flat["run.output"] = str(
-        Path(directory or tempfile.mkdtemp(prefix="fgcif-run-")).expanduser().resolve()
-    )
-    return unflatten(flat), warnings
 
 
 def run_simulation(
