@@ -27,7 +27,12 @@ from pydantic import (
     field_validator,
 )
 
-from fgcif_flwr.errors import ConfigurationError, NotAvailableError, UnknownKeyError
+from fgcif_flwr.errors import (
+    ConfigurationError,
+    NotAvailableError,
+    PrivacyError,
+    UnknownKeyError,
+)
 
 Scalar = str | int | float | bool
 
@@ -48,19 +53,26 @@ class _Section(BaseModel):
 
 
 def _widths(value: object) -> object:
-    """Accept ``"64,32"`` where a tuple of widths is meant."""
+    """Accept ``"64,32"`` and ``16`` where a tuple of widths is meant."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
 class RunSection(_Section):
-    """What run this is. ``output`` is an absolute directory for the run's artefacts."""
+    """What run this is. ``output`` is an absolute directory for the run's artefacts.
+
+    ``witness`` is an absolute file in which the coordinator remembers, from run to run, what the
+    enterprises' privacy ledgers showed; empty is one for this run alone.
+    """
 
     seed: int = Field(0, ge=0, le=2**32 - 1)
     rounds: int = Field(100, ge=1, le=100_000)
     enterprises: int = Field(50, ge=3, le=10_000)
     output: str = ""
+    witness: str = ""
     retries: int = Field(2, ge=0, le=20)
     timeout: float = Field(600.0, gt=0, description="seconds that one exchange may take")
 
@@ -113,6 +125,7 @@ class TrainingSection(_Section):
     server_optimizer: Literal["none", "momentum", "adam"] = "none"
     server_learning_rate: float = Field(1.0, gt=0, le=100)
     server_momentum: float = Field(0.9, ge=0, lt=1)
+    average_last: float = Field(0.0, ge=0, le=1, description="share of the rounds, from the end")
 
 
 class SecAggSection(_Section):
@@ -133,13 +146,26 @@ class SecAggSection(_Section):
 
 
 class PrivacySection(_Section):
-    """The privacy unit and its noise (units other than none come with a later version)."""
+    """The privacy unit, its guarantee, and what the noise is computed from.
+
+    ``noise_multiplier`` and the two others are the standard deviation of the noise on a sum over
+    the bound of one contribution; ``auto`` derives them from ``epsilon`` and ``delta``.
+    """
 
     unit: Literal["none", "customer", "enterprise"] = "none"
     noise: Literal["distributed", "local"] = "distributed"
-    epsilon: float | Literal["none"] = "none"
-    delta: float | Literal["none"] = "none"
-    clipping_norm: float | Literal["none"] = "none"
+    epsilon: Annotated[float, Field(gt=0, le=1000)] | Literal["none"] = "none"
+    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["none"] = "none"
+    clipping: Literal["fixed", "automatic", "adaptive"] = "automatic"
+    clipping_norm: float = Field(1.0, gt=0, le=1e6, description="of a gradient or an update")
+    target_unclipped: float = Field(0.5, gt=0, lt=1, description="where clipping is adaptive")
+    rows_per_enterprise: int = Field(4096, ge=1, le=10_000_000, description="a public cap")
+    sampling_rate: float = Field(1.0, gt=0, le=1)
+    spare_slots: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
+    statistics_share: float = Field(0.03, gt=0, lt=1, description="of the training rows' budget")
+    noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
+    statistics_multiplier: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
+    evaluation_multiplier: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
 
 
 class GeneratorSection(_Section):
@@ -151,9 +177,12 @@ class GeneratorSection(_Section):
 
 
 class EvaluationSection(_Section):
-    """How often validation rows are counted: every so many rounds; 0 is the last one only."""
+    """How often validation rows are counted: every so many rounds; 0 is the last one only.
 
-    every: int = Field(1, ge=0)
+    ``auto`` is every round without a privacy unit, and the last one only with one.
+    """
+
+    every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
 class RunConfig(_Section):
@@ -262,22 +291,81 @@ def _first_error(error: ValidationError) -> str:
 
 def _refuse_what_is_not_there(config: RunConfig) -> None:
     default = RunConfig()
-    waiting = {
-        "training.algorithm = fedsgd": config.training.algorithm == "fedsgd",
-        f"privacy.unit = {config.privacy.unit}": config.privacy.unit != "none",
-        f"generator.kind = {config.generator.kind}": config.generator.kind != "none",
-    }
-    for setting, asked in waiting.items():
-        if asked:
-            raise NotAvailableError(f"{setting} is not there yet in this version")
-    # A privacy or generator setting without its unit or kind would have no effect: say so.
-    if config.privacy != default.privacy:
-        raise ConfigurationError(
-            "privacy.noise, epsilon, delta and clipping_norm have no effect while "
-            "privacy.unit = none; remove them"
+    if config.generator.kind != "none":
+        raise NotAvailableError(
+            f"generator.kind = {config.generator.kind} is not there yet in this version"
         )
+    # A privacy or generator setting without its unit or kind would have no effect: say so.
     if config.generator != default.generator:
         raise ConfigurationError(
             "generator.use and generator.ratio have no effect while generator.kind = none; "
             "remove them"
         )
+    if config.privacy.unit == "none":
+        if config.privacy != default.privacy:
+            raise ConfigurationError(
+                "the settings of privacy have no effect while privacy.unit = none; remove them, or "
+                "set privacy.unit to customer or enterprise"
+            )
+    else:
+        _check_privacy(config)
+
+
+def _check_privacy(config: RunConfig) -> None:
+    """Raise ConfigurationError where the parts of a private run do not fit each other."""
+    privacy, training = config.privacy, config.training
+    if privacy.epsilon == "none" and privacy.noise_multiplier == "auto":
+        raise ConfigurationError(
+            "privacy.epsilon: a privacy unit wants an epsilon, or privacy.noise_multiplier to "
+            "compute it from"
+        )
+    if privacy.delta == "none":
+        raise ConfigurationError("privacy.delta: a privacy unit wants a delta, such as 1e-5")
+    if privacy.delta >= 1 / privacy.rows_per_enterprise and privacy.unit == "customer":
+        raise PrivacyError(
+            f"privacy.delta {privacy.delta:g} would allow one customer in {1 / privacy.delta:.0f} "
+            f"to be shown; it wants less than 1 / privacy.rows_per_enterprise = "
+            f"{1 / privacy.rows_per_enterprise:g}"
+        )
+    if privacy.unit == "enterprise":
+        if privacy.noise == "local":
+            raise PrivacyError(
+                "privacy.noise = local does not go with privacy.unit = enterprise: each update "
+                "would drown; use privacy.noise = distributed"
+            )
+        if privacy.delta >= 1 / config.run.enterprises:
+            raise PrivacyError(
+                f"privacy.delta {privacy.delta:g} wants less than 1 / run.enterprises = "
+                f"{1 / config.run.enterprises:g}"
+            )
+    elif privacy.noise == "distributed" and training.algorithm == "fedavg":
+        raise PrivacyError(
+            "training.algorithm = fedavg does not go with privacy.noise = distributed for "
+            "customers: after local steps an update is no sum over customers, so that no shared "
+            "noise covers one of them; use fedsgd, or privacy.noise = local"
+        )
+    elif privacy.noise == "local" and training.algorithm == "fedsgd":
+        raise PrivacyError(
+            "training.algorithm = fedsgd does not go with privacy.noise = local: each round would "
+            "carry every enterprise's whole noise; use privacy.noise = distributed, or fedavg"
+        )
+    if privacy.clipping == "adaptive" and privacy.noise == "local":
+        raise PrivacyError(
+            "privacy.clipping = adaptive does not go with privacy.noise = local; use fixed or "
+            "automatic"
+        )
+    if privacy.unit == "enterprise" and privacy.clipping == "automatic":
+        raise PrivacyError(
+            "privacy.clipping = automatic is for gradients of customers; for an enterprise's "
+            "update use fixed or adaptive"
+        )
+    if privacy.unit == "enterprise" and privacy.sampling_rate < 1:
+        raise PrivacyError(
+            "privacy.sampling_rate below 1 is for customers: enterprises that take part are seen"
+        )
+    if privacy.unit == "customer" and config.model.dropout > 0:
+        raise ConfigurationError(
+            "model.dropout has no effect on gradients of single customers; set it to 0"
+        )
+    if training.proximal_mu > 0 and training.algorithm == "fedsgd":
+        raise ConfigurationError("training.proximal_mu has no effect with fedsgd; remove it")

@@ -18,7 +18,12 @@ FgcifError
 │   ├── NotJoinedError          35  an enterprise must join again
 │   ├── PhaseError              36  a message does not fit the phase that a party is in
 │   └── MisbehaviourError       37  enterprises broke the protocol and cost its slot
-└── RunFailedError              40  the federation did not finish
+├── RunFailedError              40  the federation did not finish
+└── PrivacyError                50  a privacy guarantee cannot be given as asked
+    ├── PolicyError             51  an enterprise's own policy says no
+    ├── BudgetExhaustedError    52  an enterprise's privacy budget does not cover a release
+    ├── LedgerError             53  a privacy ledger cannot be read or written
+    └── LedgerRolledBackError   54  a privacy ledger is older than one that was shown before
 
 0 is success, 1 an error that is ours (a traceback in the log), 2 wrong usage of a command.
 
@@ -160,6 +165,37 @@ class RunFailedError(FgcifError):
     """The federation did not finish."""
 
     exit_code = 40
+
+
+class PrivacyError(FgcifError):
+    """A privacy guarantee cannot be given as asked."""
+
+    exit_code = 50
+
+
+class PolicyError(PrivacyError):
+    """An enterprise's own policy says no; the message names the rule."""
+
+    exit_code = 51
+
+
+class BudgetExhaustedError(PrivacyError):
+    """An enterprise's privacy budget does not cover what is asked of it."""
+
+    exit_code = 52
+
+
+class LedgerError(PrivacyError):
+    """A privacy ledger cannot be read or written."""
+
+    exit_code = 53
+    told_outside = False
+
+
+class LedgerRolledBackError(PrivacyError):
+    """A privacy ledger is older than, or another than, one that was shown before."""
+
+    exit_code = 54
 
 
 def by_exit_code(code: int, message: str) -> FgcifError:

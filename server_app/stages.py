@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -17,27 +19,25 @@ import fgcif_flwr
 from fgcif_flwr.config import RunConfig, flatten
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema, load_schema
-from fgcif_flwr.errors import (
-    ClassAbsentError,
-    ConfigurationError,
-    DataError,
-    FgcifError,
-    SecureSumError,
-)
+from fgcif_flwr.errors import ConfigurationError, FgcifError
+from fgcif_flwr.federation.private_plan import plan_of, with_noise
+from fgcif_flwr.federation.private_strategy import PrivateFedOpt
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
-from fgcif_flwr.federation.releases import STATISTICS, FederationRows, layout_of
-from fgcif_flwr.federation.session import SecureSumSession, SessionSettings, Sum, Task
-from fgcif_flwr.federation.strategy import RoundReport, SecureFedAvg
+from fgcif_flwr.federation.secure_strategy import RoundReport, SecureStrategy
+from fgcif_flwr.federation.session import SecureSumSession, SessionSettings
+from fgcif_flwr.federation.strategy import SecureFedAvg
 from fgcif_flwr.federation.terms import terms_of
 from fgcif_flwr.federation.traffic import MeteredGrid, Traffic
 from fgcif_flwr.models.artifact import model_sha256, save_model
-from fgcif_flwr.models.network import build_network
+from fgcif_flwr.models.network import MultiTaskNetwork, build_network, parameter_count
 from fgcif_flwr.models.parameters import load_arrays, named_arrays
 from fgcif_flwr.models.training import balanced_class_weights
+from fgcif_flwr.privacy.ledger import Witness
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.reporting.model_card import model_card
 from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.seeds import seed_for
+from server_app.statistics import exact_statistics, noisy_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,34 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
     directory.clear()
     schema = load_schema(config.data.schema_name)
     features = feature_layout(schema)
+    settings = SessionSettings.of(config)
+    secure_sum = settings.parameters(config.run.enterprises)
+    config = with_noise(config, features, parameter_count(features, config.model), secure_sum)
     metered = grid if isinstance(grid, MeteredGrid) else MeteredGrid(grid)
-    session = SecureSumSession(metered, SessionSettings.of(config), terms_of(config, schema.hash))
-    session.join()
-    rows, classes = _statistics(session, config, features, schema)
-    network = build_network(features, config.model, seed_for(config, "model"))
-    before_training = metered.traffic.copy()
-    last = before_training
+    with ExitStack() as opened:
+        seen = None
+        if config.privacy.unit != "none":
+            seen = opened.enter_context(Witness(config.run.witness or directory.witness)).seen
+        session = SecureSumSession(metered, settings, terms_of(config, schema.hash), seen)
+        session.join()
+        network, record = _trained(session, metered, config, schema, directory, started)
+    promised = {"privacy": record["privacy"], "metrics": record["metrics"]}
+    save_model(directory.model, network, schema, promised)
+    directory.write_card(model_card(record, schema))
+    directory.write_record(record)  # last: its presence says that the run is complete
+
+
+def _trained(
+    session: SecureSumSession,
+    metered: MeteredGrid,
+    config: RunConfig,
+    schema: Schema,
+    directory: RunDirectory,
+    started: float,
+) -> tuple[MultiTaskNetwork, dict[str, Any]]:
+    """Walk the stages after the join; return the model and the run's record."""
+    features = feature_layout(schema)
+    last = metered.traffic.copy()
 
     def on_round(report: RoundReport) -> None:
         nonlocal last
@@ -73,9 +94,9 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
             | {"elapsed_seconds": time.monotonic() - started}
         )
 
-    strategy = SecureFedAvg(
-        session, config, features, rows, _class_weights(config, classes), on_round
-    )
+    strategy, counted, statement = _strategy(session, config, schema, features, on_round)
+    before_training = last = metered.traffic.copy()
+    network = build_network(features, config.model, seed_for(config, "model"))
     result = strategy.start(
         metered,
         arrays_to_record(named_arrays(network)),
@@ -83,11 +104,11 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
         timeout=config.run.timeout,
     )
     load_arrays(network, arrays_from_record(result.arrays))
-    metrics = strategy.metrics
     training = last.since(before_training)
-    record = _record(config, schema, session, rows)
+    record = _record(config, schema, session, statement)
     record |= {
-        "metrics": metrics,
+        "federation_rows": counted,
+        "metrics": strategy.metrics,
         "communication": {
             **_per_enterprise(training, config.run.enterprises * config.run.rounds),
             "exchanges": metered.traffic.exchanges,
@@ -97,9 +118,30 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
         "model_sha256": model_sha256(named_arrays(network)),
         "seconds": time.monotonic() - started,
     }
-    save_model(directory.model, network, schema, {"privacy": record["privacy"], "metrics": metrics})
-    directory.write_card(model_card(record, schema))
-    directory.write_record(record)  # last: its presence says that the run is complete
+    return network, record
+
+
+def _strategy(
+    session: SecureSumSession,
+    config: RunConfig,
+    schema: Schema,
+    features: FeatureLayout,
+    on_round: Callable[[RoundReport], None],
+) -> tuple[SecureStrategy, dict[str, float], PrivacyStatement]:
+    """Run the statistics stage; return the rounds' strategy, the released numbers of rows, and
+    what is promised."""
+    secure_sum = session.epoch.manifest.parameters(len(session.epoch.manifest.roster))
+    if config.privacy.unit == "none":
+        rows, classes = exact_statistics(session, config, features, schema)
+        weights = _class_weights(config, classes)
+        exact = SecureFedAvg(session, config, features, rows, weights, on_round)
+        return exact, dict(asdict(rows)), PrivacyStatement.of(None, secure_sum)
+    parameters = parameter_count(features, config.model)
+    plan = plan_of(config, features, parameters, secure_sum.honest_in_any_sum)
+    noisy_rows, classes = noisy_statistics(session, config, features, plan)
+    weights = _class_weights(config, classes)
+    private = PrivateFedOpt(session, config, features, plan, noisy_rows, weights, on_round)
+    return private, {"train": noisy_rows}, PrivacyStatement.of(plan, secure_sum)
 
 
 def output_directory(config: RunConfig) -> Path:
@@ -123,42 +165,6 @@ def write_failure(config: RunConfig, error: FgcifError) -> None:
     RunDirectory(output_directory(config)).write_failure(error)
 
 
-def _statistics(
-    session: SecureSumSession, config: RunConfig, features: FeatureLayout, schema: Schema
-) -> tuple[FederationRows, dict[str, np.ndarray]]:
-    """Sum the rows of each split and the classes; ClassAbsentError where there are none."""
-    layout = layout_of(STATISTICS, config, features, 0)
-    total = session.sum(Task(STATISTICS, layout, {}))
-    train, validation, test = (int(count) for count in total.values["rows"])
-    classes = _classes(total, features)
-    if min(train, validation, test, *(c.min() for c in classes.values())) < 0 or any(
-        counts.sum() > train for counts in classes.values()
-    ):
-        raise SecureSumError("the enterprises' counts of rows and classes contradict each other")
-    for count, split in ((train, "training"), (test, "test")):
-        if count == 0:
-            raise DataError(
-                f"there are no {split} rows at any enterprise; use a larger table or change "
-                "data.test_fraction"
-            )
-    for head in features.heads:
-        for word, count in zip(head.classes, classes.get(head.name, ()), strict=False):
-            if count == 0:
-                raise ClassAbsentError(
-                    f"target {head.name}: no enterprise has a training row of class {word!r}; "
-                    f"correct schema {schema.name} or the table"
-                )
-    return FederationRows(train, validation, test), classes
-
-
-def _classes(total: Sum, features: FeatureLayout) -> dict[str, np.ndarray]:
-    return {
-        head.name: total.values[f"classes/{head.name}"]
-        for head in features.heads
-        if head.kind != "numeric"
-    }
-
-
 def _class_weights(config: RunConfig, classes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if config.training.class_weighting == "none":
         return {}
@@ -170,9 +176,8 @@ def _per_enterprise(traffic: Traffic, shares: int) -> dict[str, float]:
 
 
 def _record(
-    config: RunConfig, schema: Schema, session: SecureSumSession, rows: FederationRows
-) -> dict[str, object]:
-    statement = PrivacyStatement.of(config.privacy)
+    config: RunConfig, schema: Schema, session: SecureSumSession, statement: PrivacyStatement
+) -> dict[str, Any]:
     parameters = session.epoch.parameters
     return {
         "status": "completed",
@@ -193,6 +198,5 @@ def _record(
             "honest_without_consistency": parameters.honest_if(consistency=False),
             "run_id": session.epoch.run_id.hex(),
         },
-        "federation_rows": asdict(rows),
-        "privacy": {**asdict(statement), "statement": statement.in_words()},
+        "privacy": statement.as_dict(),
     }

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fgcif_flwr.privacy.door import Door, MemoryLog, Policy
+from fgcif_flwr.privacy.door import Door
 from fgcif_flwr.privacy.outcomes import with_outcome
-from fgcif_flwr.privacy.statement import PrivacyStatement
+from fgcif_flwr.privacy.policy import Policy
+from fgcif_flwr.privacy.release_log import MemoryLog
 from fgcif_flwr.secagg import (
     Field,
     Released,
@@ -54,20 +55,8 @@ class Doorway:
         slot = self.consortium.collect(WHOLE, self.ads)
         return slot, slot.release_request(WHO)
 
-    def release(
-        self,
-        request: ReleaseRequest,
-        compute: Compute,
-        statement: PrivacyStatement | None = None,
-    ) -> Released:
-        return self.door.release(
-            request,
-            statement or PrivacyStatement(),
-            LAYOUT,
-            INPUT_HASH,
-            compute,
-            np.random.default_rng(0),
-        )
+    def release(self, request: ReleaseRequest, compute: Compute) -> Released:
+        return self.door.release(request, LAYOUT, INPUT_HASH, compute, np.random.default_rng(0))
 
 
 def sum_with(doorway: Doorway, slot: SlotCollection, vector: Released) -> Mapping[str, np.ndarray]:

@@ -251,7 +251,7 @@ def challenge(number: int) -> Identify:
 
 def low_order_join(manifest: Manifest, name: str, identity: KeyPair) -> JoinReply:
     """A join whose channel key agrees on no secret, and whose signature holds."""
-    unsigned = JoinReply(name, bytes(32), bytes(32), bytes(32), b"")
+    unsigned = JoinReply(name, bytes(32), bytes(32), bytes(32), b"", b"")
     signature = sign(identity, unsigned.signed_bytes(manifest.hash()))
     return replace(unsigned, signature=signature)
 

@@ -116,7 +116,7 @@ def recorded(config: RunConfig) -> Recording:
     positions = {rows.name: i for i, rows in enumerate(consortium_of(config).enterprises)}
     release, encode = Door.release, VectorLayout.encode
 
-    def recording_release(self, request, statement, layout, input_hash, compute, rounding):
+    def recording_release(self, request, layout, input_hash, compute, rounding):
         key = positions[self.participant.name], request.slot
 
         def seen():
@@ -132,7 +132,7 @@ def recorded(config: RunConfig) -> Recording:
         recording.layouts[request.slot] = with_outcome(layout)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(VectorLayout, "encode", encode_and_record)
-            return release(self, request, statement, layout, input_hash, seen, rounding)
+            return release(self, request, layout, input_hash, seen, rounding)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Door, "release", recording_release)
@@ -202,7 +202,7 @@ def expected_reply(recording: Recording, kind: str, who: str, slot: int) -> Repl
         return Identity(who, bytes(KEY_BYTES), bytes(SIGNATURE_BYTES))
     if kind == "query.join":
         nonce, key, commitment = bytes(NONCE_BYTES), bytes(KEY_BYTES), bytes(DIGEST_BYTES)
-        return JoinReply(who, nonce, key, commitment, bytes(SIGNATURE_BYTES))
+        return JoinReply(who, nonce, key, commitment, b"", bytes(SIGNATURE_BYTES))
     if kind == "query.advertise":
         return expected_advertisement(who, slot)
     if kind == "train.release":

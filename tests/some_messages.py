@@ -41,7 +41,7 @@ octets = st.binary(max_size=70)
 slots = st.integers(-(2**63), 2**63 - 1)
 some_names = st.lists(names, max_size=4).map(tuple)
 limits = st.none() | st.integers(0, 2**40)
-joins = st.builds(JoinReply, names, octets, octets, octets, octets)
+joins = st.builds(JoinReply, names, octets, octets, octets, octets, octets)
 some_joins = st.lists(joins, max_size=4).map(tuple)
 nonces = st.builds(GraphNonce, names, octets)
 roster_names = st.text(
@@ -108,15 +108,15 @@ AD = Advertisement("a", 4, b"p" * 32, b"c" * 32, b"k" * 48, b"sealed", b"g" * 64
 SOME_REQUESTS = [
     Identify("7", b"challenge"),
     Join(Manifest(RUN, 1, "{}", (("a", KEYS[0]),))),
-    Reveal((JoinReply("a", b"n", b"c", b"g", b"s"),)),
-    AdvertiseRequest(3, (JoinReply("a", b"n", b"c", b"g", b"s"),), (GraphNonce("a", b"n"),)),
+    Reveal((JoinReply("a", b"n", b"c", b"g", b"t", b"s"),)),
+    AdvertiseRequest(3, (JoinReply("a", b"n", b"c", b"g", b"t", b"s"),), (GraphNonce("a", b"n"),)),
     Release(ReleaseRequest(b"run", 3, "train", ("a", "b"), (MEMBER,)), {"rows": np.ones(3)}),
     ConsentRequest(b"run", 3, ("a",), ("b",)),
     UnmaskRequest(b"run", 3, ("a",), ("b",), (Consent("a", 3, b"g"),), b"tags"),
 ]
 SOME_REPLIES = [
     Identity("a", b"k", b"g"),
-    JoinReply("a", b"n", b"c", b"g", b"s"),
+    JoinReply("a", b"n", b"c", b"g", b"t", b"s"),
     GraphNonce("a", b"n"),
     AD,
     Released("a", 3, b"words", ("b",), b"tags", AD),

@@ -17,7 +17,7 @@ from fgcif_flwr.errors import (
     PhaseError,
     SlotSpentError,
 )
-from fgcif_flwr.privacy.door import FileLog, LogEntry, MemoryLog
+from fgcif_flwr.privacy.release_log import FileLog, LogEntry, MemoryLog
 from fgcif_flwr.privacy.outcomes import OUTCOMES, with_outcome
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg import Field, Participant, ReleaseRequest, SqliteJournal, VectorLayout, wire
@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_lets_nothing_out(doorway):
     _, request = doorway.open()
     door = replace(doorway.door, log=Full())
     compute = Compute()
-    arguments = (PrivacyStatement(), LAYOUT, INPUT_HASH, compute, np.random.default_rng(0))
+    arguments = (LAYOUT, INPUT_HASH, compute, np.random.default_rng(0))
     with pytest.raises(OSError, match="no space"):
         door.release(request, *arguments)
     assert compute.calls == 0
@@ -171,7 +171,7 @@ def test_another_input_for_a_slot_that_let_its_vector_out_is_refused(doorway):
     _, request = doorway.open()
     doorway.release(request, Compute())
     compute = Compute()
-    arguments = (PrivacyStatement(), LAYOUT, b"\1" * 32, compute, np.random.default_rng(0))
+    arguments = (LAYOUT, b"\1" * 32, compute, np.random.default_rng(0))
     with pytest.raises(SlotSpentError, match="by another request"):
         doorway.door.release(request, *arguments)
     assert compute.calls == 0
@@ -230,7 +230,7 @@ def test_a_rotated_field_leaves_rotated_by_the_slots_public_seed():
     seed = doorway.party.rotation_seed(slot.slot, INPUT_HASH)
     values = {"update": VALUES["update"]}
     arguments = (rotated, INPUT_HASH, lambda: values, np.random.default_rng(0))
-    vector = doorway.door.release(slot.release_request(WHO), PrivacyStatement(), *arguments)
+    vector = doorway.door.release(slot.release_request(WHO), *arguments)
     zeros = {"update": np.zeros(5), **{name: np.zeros(1) for name in OUTCOMES}}
     still = with_outcome(rotated).encode(zeros, np.random.default_rng(0), seed)
     doorway.consortium.release(slot, dict.fromkeys(slot.cohort, still), lost=[WHO])
@@ -245,7 +245,7 @@ def test_the_log_file_gets_one_line_of_json_per_release(doorway, tmp_path):
     door = replace(doorway.door, log=FileLog(path))
     for _ in range(2):
         request = doorway.open()[1]
-        arguments = (PrivacyStatement(), LAYOUT, INPUT_HASH, Compute(), np.random.default_rng(0))
+        arguments = (LAYOUT, INPUT_HASH, Compute(), np.random.default_rng(0))
         door.release(request, *arguments)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["slot"] for line in lines] == [1, 2]

@@ -11,7 +11,6 @@ import pytest
 
 from fgcif_flwr.errors import OutOfRangeError, SecureSumError, SlotSpentError
 from fgcif_flwr.privacy.outcomes import OUTCOMES
-from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg import Released, UnmaskRequest
 from fgcif_flwr.secagg.masking import CHECK_WORDS
 from tests.doorway import FORM, LAYOUT, VALUES, WHOLE, Compute, Doorway, sum_with
@@ -125,7 +124,7 @@ def test_an_interruption_by_its_owner_is_no_failed_computation(doorway):
     def interrupted() -> Mapping[str, np.ndarray]:
         raise KeyboardInterrupt
 
-    arguments = (PrivacyStatement(), LAYOUT, INPUT_HASH, interrupted, np.random.default_rng(0))
+    arguments = (LAYOUT, INPUT_HASH, interrupted, np.random.default_rng(0))
     with pytest.raises(KeyboardInterrupt):
         doorway.door.release(request, *arguments)
     with pytest.raises(SlotSpentError):

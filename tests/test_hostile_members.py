@@ -17,7 +17,7 @@ from fgcif_flwr.federation.inline_grid import node_id
 from fgcif_flwr.federation.records import payload_bytes, request_from_records
 from fgcif_flwr.federation.requests import Join, Refusal, Release, Reply, Request, Reveal
 from fgcif_flwr.privacy import door
-from fgcif_flwr.privacy.door import Policy
+from fgcif_flwr.privacy.policy import Policy
 from fgcif_flwr.secagg import AdvertiseRequest, GraphNonce, JoinReply, keys
 from tests.deployment_rig import Deployment, Honest, Hostile
 from tests.federation_rig import accused
@@ -119,6 +119,8 @@ FIELDS: dict[str, Callable[[JoinReply], JoinReply]] = {
     "nonce": lambda said: replace(said, nonce=os.urandom(1 << 20)),
     "graph commitment": lambda said: replace(said, graph_commitment=os.urandom(1 << 20)),
     "channel key": lambda said: replace(said, channel_public=os.urandom(1 << 20)),
+    "attestation": lambda said: replace(said, attestation=os.urandom(1 << 20)),
+    "attestation of a byte too many": lambda said: replace(said, attestation=bytes(1025)),
     "nonce of a byte more": lambda said: replace(said, nonce=said.nonce + b"\0"),
     "nonce of a byte less": lambda said: replace(said, nonce=said.nonce[:-1]),
 }

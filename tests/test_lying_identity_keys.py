@@ -167,7 +167,7 @@ class Ground:
     def shown(self, nonce: bytes) -> tuple[list[JoinReply], list[GraphNonce]]:
         """All joins, with the one that commits to this nonce; and the nonce."""
         commitment = graph_commitment(self.manifest.hash(), BAD, nonce)
-        join = JoinReply(BAD, bytes(32), self.channel, commitment, ANYTHING)
+        join = JoinReply(BAD, bytes(32), self.channel, commitment, b"", ANYTHING)
         return [*self.joins, join], [GraphNonce(BAD, nonce)]
 
     def again(self, nonce: bytes) -> tuple[list[JoinReply], list[GraphNonce]]:
@@ -206,7 +206,12 @@ def test_were_joins_fixed_by_their_signatures_alone_it_could_choose_the_graph(mo
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    "changed", [{"nonce": b"\1" * 32}, {"channel_public": agreement_from_seed(bytes(32)).public}]
+    "changed",
+    [
+        {"nonce": b"\1" * 32},
+        {"channel_public": agreement_from_seed(bytes(32)).public},
+        {"attestation": b"another"},
+    ],
 )
 def test_no_other_part_of_a_join_can_be_exchanged_either(changed):
     ground = Ground()

@@ -96,7 +96,7 @@ class Run:
 
         phase("new")
         joins = [party.join(self.manifest) for party in others.values()]
-        joins.append(subject.join(self.manifest))
+        joins.append(subject.join(self.manifest, b"attested"))
         phase("joined")
         nonces = [party.reveal(joins) for party in (*others.values(), subject)]
         self.answers += [joins[-1], nonces[-1]]

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from fgcif_flwr.errors import CohortError, SecureSumError
-from fgcif_flwr.privacy.door import Policy
-from fgcif_flwr.privacy.statement import PrivacyStatement
+from fgcif_flwr.errors import CohortError, ConfigurationError, PolicyError
+from fgcif_flwr.privacy.mechanisms import Mechanism
+from fgcif_flwr.privacy.noisy_sum import Block, NoisySum
+from fgcif_flwr.privacy.plan import PlannedRelease, PrivacyPlan
+from fgcif_flwr.privacy.policy import Policy, load_policy
 from fgcif_flwr.secagg import Manifest
 from fgcif_flwr.secagg.keys import identity_from_seed
 from tests.doorway import WHO, WHOLE, Compute, Doorway
@@ -29,11 +31,11 @@ def test_a_run_that_withstands_fewer_colluders_than_a_tenth_of_its_roster_is_not
     Policy().check_manifest(manifest(count))
     Policy().check_manifest(manifest(count, tolerated_colluders=least))
     if least > 1:
-        with pytest.raises(SecureSumError) as told:
+        with pytest.raises(PolicyError) as told:
             Policy().check_manifest(manifest(count, tolerated_colluders=least - 1))
         assert str(told.value) == (
-            f"policy: secagg.tolerated_colluders is {least - 1}, below this enterprise's minimum "
-            f"of {least}"
+            f"policy: secagg.tolerated_colluders is {least - 1}, below this enterprise's "
+            f"minimum_colluders of {least}"
         )
 
 
@@ -41,7 +43,7 @@ def test_an_enterprise_may_ask_for_more_or_for_fewer_colluders():
     strict, easy = Policy(minimum_colluders=4), Policy(minimum_colluders=1)
     few, more = manifest(30, tolerated_colluders=3), manifest(30, tolerated_colluders=4)
     strict.check_manifest(more)
-    with pytest.raises(SecureSumError, match=r"tolerated_colluders is 3.*minimum of 4"):
+    with pytest.raises(PolicyError, match=r"tolerated_colluders is 3.*minimum_colluders of 4"):
         strict.check_manifest(few)
     easy.check_manifest(manifest(30, tolerated_colluders=1))
 
@@ -50,7 +52,9 @@ def test_a_run_whose_sums_could_cover_fewer_honest_ones_than_the_policy_wants_is
     asked = manifest(50, threshold=40, tolerated_dropouts=5)
     assert asked.parameters(50).honest_in_any_sum == 34
     Policy(minimum_honest=34).check_manifest(asked)
-    with pytest.raises(SecureSumError, match=r"policy: a sum could cover 34 honest .* of 35"):
+    with pytest.raises(
+        PolicyError, match=r"policy: a sum could cover 34 honest .*minimum_honest of 35"
+    ):
         Policy(minimum_honest=35).check_manifest(asked)
     Policy(minimum_honest=35).check_manifest(replace(asked, consistency=True))
 
@@ -72,20 +76,8 @@ def test_a_cohort_below_the_policys_minimum_is_refused_before_anything_is_comput
     doorway = Doorway(Policy(minimum_cohort=5))
     _, request = doorway.open()
     compute = Compute()
-    with pytest.raises(SecureSumError, match=r"policy: a cohort of 4 is below.*minimum of 5"):
+    with pytest.raises(PolicyError, match=r"policy: a cohort of 4 is below.*minimum_cohort of 5"):
         doorway.release(request, compute)
-    assert compute.calls == 0
-    assert doorway.log.entries == []
-
-
-def test_a_privacy_unit_that_the_policy_does_not_allow_is_refused_before_anything_is_computed(
-    doorway,
-):
-    _, request = doorway.open()
-    compute = Compute()
-    statement = PrivacyStatement("customer", "distributed", 1.0, 1e-6)
-    with pytest.raises(SecureSumError, match=r"policy: .* privacy\.unit = customer"):
-        doorway.release(request, compute, statement)
     assert compute.calls == 0
     assert doorway.log.entries == []
 
@@ -93,7 +85,7 @@ def test_a_privacy_unit_that_the_policy_does_not_allow_is_refused_before_anythin
 def test_a_policy_that_wants_a_unit_refuses_a_release_without_one():
     doorway = Doorway(Policy(units=frozenset({"customer"})))
     compute = Compute()
-    with pytest.raises(SecureSumError, match=r"policy: .* privacy\.unit = none"):
+    with pytest.raises(PolicyError, match=r"policy: .* units do not allow privacy\.unit = none"):
         doorway.release(doorway.open()[1], compute)
     assert compute.calls == 0
 
@@ -101,7 +93,7 @@ def test_a_policy_that_wants_a_unit_refuses_a_release_without_one():
 def test_a_refusal_by_policy_does_not_spend_the_slot(doorway):
     # Nothing was opened or computed for it, so the slot may still be asked for lawfully.
     _, request = doorway.open()
-    with pytest.raises(SecureSumError, match="policy"):
+    with pytest.raises(PolicyError, match="policy"):
         doorway.release(replace(request, cohort=request.cohort[:2]), Compute())
     assert doorway.release(request, Compute()).slot == 1
     assert len(doorway.log.entries) == 1
@@ -112,14 +104,98 @@ def test_the_policys_minimum_holds_where_the_threshold_would_allow_fewer():
     slot, request = doorway.open()
     three = doorway.consortium.collect(WHOLE, doorway.ads[1:]).release_request(WHO)
     assert len(three.cohort) >= slot.epoch.parameters.smallest_cohort
-    with pytest.raises(SecureSumError, match="policy"):
+    with pytest.raises(PolicyError, match="policy"):
         doorway.release(three, Compute())
     assert doorway.release(request, Compute()).slot == 1
 
 
 def test_after_a_refusal_by_policy_the_next_slot_is_served(doorway):
     _, request = doorway.open()
-    with pytest.raises(SecureSumError):
+    with pytest.raises(PolicyError):
         doorway.release(replace(request, cohort=request.cohort[:1]), Compute())
     _, later = doorway.open()
     assert doorway.release(later, Compute()).slot == 2
+
+
+# Of a run, by its privacy plan; and the file.
+
+
+def plan(**changed) -> PrivacyPlan:
+    """Ten releases of two numbers under customer, distributed."""
+    noisy = NoisySum((Block("update", 2),), 100, 20.0)
+    mechanism = Mechanism("customer", "distributed", noisy)
+    release = PlannedRelease("train", 10, mechanism, ((0.3, 1.0),))
+    whole = PrivacyPlan("customer", "distributed", 1e-6, 8, (release,))
+    return replace(whole, **changed)
+
+
+FEATURES = ("age", "income")
+
+
+def test_a_run_within_the_policy_passes():
+    Policy(
+        units={"customer"},
+        epsilon_per_run=2 * plan().epsilon,
+        tasks={"train"},
+        features={"age", "income", "city"},
+        maximum_release_size=2,
+    ).check_run(plan(), FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({"units": {"enterprise"}}, "units do not allow privacy.unit = customer"),
+        ({"units": {"none"}}, "units do not allow privacy.unit = customer"),
+        ({"epsilon_per_run": 0.01}, "above this enterprise's epsilon_per_run of 0.01"),
+        ({"delta_per_run": 1e-7}, "above this enterprise's delta_per_run of 1e-07"),
+        ({"tasks": {"evaluate"}}, "tasks do not allow 'train'"),
+        ({"features": {"age"}}, "features does not allow income"),
+        ({"maximum_release_size": 1}, "above this enterprise's maximum_release_size of 1"),
+    ],
+)
+def test_a_run_that_asks_for_more_is_refused_with_the_rule_named(policy, told):
+    with pytest.raises(PolicyError, match=told) as refused:
+        Policy(**{"epsilon_per_run": 10.0, **policy}).check_run(plan(), FEATURES)
+    assert str(refused.value).startswith("policy: ")
+    assert refused.value.exit_code == 51
+
+
+def test_a_policy_that_wants_a_unit_refuses_a_run_without_one():
+    with pytest.raises(PolicyError, match="privacy.unit = none; allowed: customer"):
+        Policy(units={"customer"}).check_run(None, FEATURES)
+
+
+def test_a_threshold_below_the_policys_is_refused():
+    asked = manifest(50, threshold=40, tolerated_dropouts=5)
+    Policy(minimum_threshold=40).check_manifest(asked)
+    with pytest.raises(PolicyError, match="threshold is 40, below .* minimum_threshold of 41"):
+        Policy(minimum_threshold=41).check_manifest(asked)
+
+
+def test_a_policy_is_read_from_toml(tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('units = ["customer"]\nepsilon_per_run = 0.5\nfeatures = ["age"]\n')
+    policy = load_policy(path)
+    assert policy == Policy(units={"customer"}, epsilon_per_run=0.5, features={"age"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "there is no policy"),
+        ("units = ", "not valid TOML"),
+        ('units = ["customers"]', "units: "),
+        ("epsilon_per_run = 0", "epsilon_per_run: input should be greater than 0"),
+        ("epsilon_per_run = inf", "epsilon_per_run: input should be a finite number"),
+        ("delta_total = 1.0", "delta_total: input should be less than 1"),
+        ("minimum_cohort = 2", "minimum_cohort: input should be greater than or equal to 3"),
+        ("secure_aggregation = false", "secure_aggregation: extra inputs are not permitted"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_refused_and_no_other_takes_its_place(tmp_path, text, told):
+    path = tmp_path / "policy.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigurationError, match=told):
+        load_policy(path)

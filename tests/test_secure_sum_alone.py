@@ -25,7 +25,7 @@ from fgcif_flwr.federation.records import (
     reply_from_records,
 )
 from fgcif_flwr.federation.requests import Refusal
-from fgcif_flwr.privacy.door import Policy
+from fgcif_flwr.privacy.policy import Policy
 from tests.somebody_elses_app import (
     CLIENTS,
     ROOT,

@@ -171,7 +171,12 @@ def test_what_an_epoch_signs_hashes_and_binds():
     parts = [
         one
         for name in names
-        for one in (name, by_name("nonces")[name], by_name("graph_commitments")[name])
+        for one in (
+            name,
+            by_name("nonces")[name],
+            by_name("graph_commitments")[name],
+            by_name("attestations")[name],
+        )
     ]
     run_id = digest("run", manifest.hash(), *parts)
     assert run_id.hex() == case["run_id"]
@@ -192,6 +197,7 @@ def test_what_an_epoch_signs_hashes_and_binds():
         by_name("nonces")["e000"],
         channels["e000"],
         by_name("graph_commitments")["e000"],
+        by_name("attestations")["e000"],
         b"",
     )
     assert join.signed_bytes(manifest.hash()).hex() == case["signed_join_of_e000"]
@@ -340,6 +346,7 @@ class Second:
                 identity=identity,
                 public=identity.public_key().public_bytes_raw(),
                 draws=iter(map(octets, one["drawn"])),
+                attestation=octets(one["attestation"]),
                 encoded=one["encoded"],
             )
         self.names = list(self.parties)
@@ -361,9 +368,13 @@ class Second:
         joins = [self._join(p, manifest) for p in parties.values()]
         for join in joins:
             yield "JoinReply", framed("JoinReply", *join)
-        nonces = [one for name, nonce, _, graph, _ in joins for one in (name, nonce, graph)]
-        self.run_id = hashed("run", manifest, *nonces)
-        channels = [one for name, _, public, _, _ in joins for one in (name, public)]
+        signed = [
+            one
+            for name, nonce, _, graph, attestation, _ in joins
+            for one in (name, nonce, graph, attestation)
+        ]
+        self.run_id = hashed("run", manifest, *signed)
+        channels = [one for name, _, public, *_ in joins for one in (name, public)]
         self.holders_hash = hashed("holders", *channels)
         yield "AdvertiseRequest", framed("AdvertiseRequest", slot, joins, [])
         ads = {name: self._advertise(parties[name], slot) for name in names}
@@ -397,14 +408,13 @@ class Second:
             )
             yield "UnmaskReply", framed("UnmaskReply", name, slot, shares, [])
 
-    def _join(self, party: Any, manifest: bytes) -> tuple[str, bytes, bytes, bytes, bytes]:
+    def _join(self, party: Any, manifest: bytes) -> tuple[str, bytes, bytes, bytes, bytes, bytes]:
         party.channel, graph_nonce, nonce = (next(party.draws) for _ in range(3))
         party.channel_public = x25519_public(party.channel)
         graph = hashed("graph-nonce", manifest, party.name, graph_nonce)
-        signed = said("join", manifest, party.name, nonce, party.channel_public, graph)
+        parts = party.name, nonce, party.channel_public, graph, party.attestation
         party.rounds, party.opened = {}, {}
-        signature = party.identity.sign(signed)
-        return party.name, nonce, party.channel_public, graph, signature
+        return *parts, party.identity.sign(said("join", manifest, *parts))
 
     def _binding(self, slot: int) -> bytes:
         neighbours = len(self.names) - 1

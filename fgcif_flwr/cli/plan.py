@@ -1,4 +1,4 @@
-"""``fgcif plan``: what the secure sum of a run would be, before anything runs."""
+"""``fgcif plan``: what the secure sum and the privacy of a run would be, before it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fgcif_flwr.cli.output import Format, emit, reporting_errors
+from fgcif_flwr.cli.plan_privacy import privacy_of, show_privacy
 from fgcif_flwr.cli.run_options import (
     AssignmentsOption,
     ConfigOption,
@@ -22,12 +23,16 @@ from fgcif_flwr.cli.run_options import (
     resolve,
 )
 from fgcif_flwr.config import RunConfig
-from fgcif_flwr.data.encoding import feature_layout
+from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import load_schema
+from fgcif_flwr.federation.private_plan import plan_of as privacy_plan_of
+from fgcif_flwr.federation.private_plan import with_noise
+from fgcif_flwr.federation.private_releases import trained_layout, trains_locally
 from fgcif_flwr.federation.releases import TRAIN, layout_of
 from fgcif_flwr.federation.session_settings import SessionSettings
 from fgcif_flwr.models.network import parameter_count
 from fgcif_flwr.privacy.outcomes import with_outcome
+from fgcif_flwr.secagg.encoding import VectorLayout
 from fgcif_flwr.secagg.epoch import COMMITMENT_BYTES, OPENED_BYTES, SEALED_BYTES
 from fgcif_flwr.secagg.failure_probability import (
     least_threshold_ignoring_cuts,
@@ -55,12 +60,19 @@ def plan(
             min=1, help="Parameters of the model (default: the schema's).", show_default=False
         ),
     ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of training.", show_default=False)
+    ] = None,
+    rows: Annotated[
+        int,
+        typer.Option(min=1, help="Rows that an enterprise is expected to have (for errors)."),
+    ] = 1000,
     table: Annotated[
         bool, typer.Option("--table", help="Only the parameters by number of enterprises.")
     ] = False,
     form: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
-    """Show the secure sum that a run would have: graph, thresholds, what is promised, bytes.
+    """Show the secure sum and the privacy that a run would have: graph, thresholds, noise, bytes.
 
     Nothing runs and nothing is written. Options are those of simulate.
 
@@ -69,19 +81,20 @@ def plan(
     """
     with reporting_errors("plan", form):
         if table:
-            rows = [_row(size) for size in TABLE_SIZES]
-            emit(form, "plan", {"rows": rows}, lambda _: typer.echo(_markdown(rows)))
+            by_size = [_row(size) for size in TABLE_SIZES]
+            emit(form, "plan", {"rows": by_size}, lambda _: typer.echo(_markdown(by_size)))
             return
         flags = {
             "data.table": data,
             "data.schema": schema,
             "data.partition": partition,
             "run.enterprises": enterprises,
+            "run.rounds": rounds,
         }
         asked = asked_of(config, assignments, flags)
         # A directory is named only so that none is made: nothing is written to it.
         resolved, warnings = resolve(asked, Path())
-        result = plan_of(resolved, parameters)
+        result = plan_of(resolved, parameters, rows)
         if result["withstands"] == "semi-honest coordinator":
             warnings.append(
                 "a coordinator that lies could open the vector of a single enterprise; set "
@@ -100,18 +113,22 @@ def plan(
         emit(form, "plan", result, lambda console: _show(result, warnings, console), warnings)
 
 
-def plan_of(config: RunConfig, model_parameters: int | None = None) -> dict[str, Any]:
+def plan_of(
+    config: RunConfig, model_parameters: int | None = None, rows: int = 1000
+) -> dict[str, Any]:
     """Return the result as documented for ``--format json``.
 
     Raises
     ------
     CohortError
         If the parameters break a rule of the secure sum.
+    PrivacyError
+        If the guarantee cannot be given as asked.
     """
     chosen = SessionSettings.of(config).parameters(config.run.enterprises)
     features = feature_layout(load_schema(config.data.schema_name))
     d = model_parameters or parameter_count(features, config.model)
-    layout = with_outcome(layout_of(TRAIN, config, features, d))
+    layout = _train_layout(config, features, d, chosen)
     bits = layout.form(chosen.holders).bits
     return {
         "holders": chosen.holders,
@@ -135,7 +152,21 @@ def plan_of(config: RunConfig, model_parameters: int | None = None) -> dict[str,
         "bytes_up": _bytes_up(chosen, layout.size, bits),
         "log2_insecure": chosen.log2_insecure,
         "log2_unopened": chosen.log2_unopened,
+        "privacy": privacy_of(config, features, d, chosen, rows),
     }
+
+
+def _train_layout(
+    config: RunConfig, features: FeatureLayout, parameters: int, chosen: SecureSumParameters
+) -> VectorLayout:
+    if config.privacy.unit == "none":
+        return with_outcome(layout_of(TRAIN, config, features, parameters))
+    if trains_locally(config):
+        return trained_layout(config, parameters)
+    config = with_noise(config, features, parameters, chosen)
+    plan = privacy_plan_of(config, features, parameters, chosen.honest_in_any_sum)
+    mechanism = plan.release(TRAIN).mechanism
+    return mechanism.sum.layout(chosen.holders, mechanism.sharers(plan.honest))
 
 
 def _bytes_up(chosen: SecureSumParameters, numbers: int, bits: int) -> int:
@@ -179,7 +210,9 @@ def _show(result: Mapping[str, Any], warnings: Sequence[str], console: Console) 
         "up, per enterprise and round": f"about {result['bytes_up'] / 1000:.1f} kB",
     }
     for name, value in lines.items():
-        console.print(f"{name:<32}{value}", soft_wrap=True, highlight=False)
+        console.print(f"{name:<34}{value}", soft_wrap=True, highlight=False)
+    if result["privacy"] is not None:
+        show_privacy(result["privacy"], console)
     for warning in warnings:
         console.print(f"Warning: {warning}")
 

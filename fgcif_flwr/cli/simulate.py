@@ -30,10 +30,12 @@ from fgcif_flwr.cli.run_options import (
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import Consortium
 from fgcif_flwr.enterprise.simulated import consortium_of
-from fgcif_flwr.errors import FgcifError, RunFailedError
+from fgcif_flwr.errors import FgcifError, PrivacyError, RunFailedError
 from fgcif_flwr.federation.flower import run_with_flower
 from fgcif_flwr.federation.inline import run_inline
 from fgcif_flwr.logs import logging_to
+from fgcif_flwr.models.artifact import load_model
+from fgcif_flwr.models.baselines import metrics_on
 from fgcif_flwr.reporting.comparison import baselines_apart
 from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.reporting.tables import print_simulation
@@ -126,6 +128,7 @@ def run_simulation(
         progress.stage("reading rows")
         consortium = consortium_of(config)  # faults of table and schema show before any start
         progress.done()
+        check_delta_against(consortium, config)
         bounding = beside.apply_async(baselines_apart, (config,)) if with_baselines else None
         progress.stage(f"federation ({engine.value})", config.run.rounds)
         status = _run(
@@ -142,6 +145,18 @@ def run_simulation(
         directory.read_record() | {"comparison": result["metrics"], "engine": result["engine"]}
     )
     return result
+
+
+def check_delta_against(consortium: Consortium, config: RunConfig) -> None:
+    """Raise PrivacyError where delta would let a row of the whole consortium be shown.
+
+    Only a simulation knows the number of rows; a deployment has the public cap alone.
+    """
+    delta, rows = config.privacy.delta, len(consortium.pooled("train"))
+    if config.privacy.unit == "customer" and delta != "none" and delta >= 1 / max(1, rows):
+        raise PrivacyError(
+            f"privacy.delta {delta:g} wants less than 1 / rows = {1 / max(1, rows):.2g}"
+        )
 
 
 def _run(
@@ -177,6 +192,11 @@ def _result(
 ) -> dict[str, Any]:
     record: dict[str, Any] = directory.read_record()
     heads = {"federated": record["metrics"]["test"], **bounds}
+    private = record["privacy"]["unit"] != "none"
+    if private:  # what only a simulation can know; the run itself released noisy counts
+        network = load_model(directory.model).network
+        heads["released"] = heads["federated"]
+        heads["federated"] = metrics_on(network, consortium.pooled("test"))
     binary = [head.name for head in consortium.layout.heads if head.kind == "binary"]
     target = (binary or [head.name for head in consortium.layout.heads])[0]
     metrics = {name: by_head[target] for name, by_head in heads.items()}
@@ -188,6 +208,7 @@ def _result(
     return {
         "target": target,
         "metrics": metrics,
+        "test_metrics": "exact, known to a simulation only" if private else "released",
         "heads": heads,
         "privacy": record["privacy"],
         "secure_sum": record["secure_sum"],
@@ -218,10 +239,10 @@ def cautions(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -
     if lost:
         worst = max(int(row["dropped"]) for row in lost)
         told.append(f"enterprises were lost in {len(lost)} rounds, at most {worst} at once")
-    losses = [float(row["loss"]) for row in history]
+    losses = [float(row["loss"]) for row in history if row["loss"] is not None]
     fifth = max(1, len(losses) // 5)
     late = losses[-2 * fifth : -fifth] or losses[:1]
-    if len(losses) < 5 or sum(late) / len(late) - losses[-1] > 0.02 * losses[-1]:
+    if losses and (len(losses) < 5 or sum(late) / len(late) - losses[-1] > 0.02 * losses[-1]):
         told.append(
             "the federation has not converged: the training loss still falls; more --rounds, "
             "training.local_epochs or training.learning_rate would help (centralized and alone "

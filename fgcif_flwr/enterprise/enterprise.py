@@ -6,6 +6,7 @@ It knows nothing of Flower. Everything it computes from rows leaves through the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,14 +16,22 @@ from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema
+from fgcif_flwr.enterprise.private_tasks import PrivateTasks
 from fgcif_flwr.enterprise.tasks import Tasks
-from fgcif_flwr.errors import FgcifError, NotJoinedError, SecureSumError
+from fgcif_flwr.errors import FgcifError, LedgerError, NotJoinedError, SecureSumError
 from fgcif_flwr.federation import answering
-from fgcif_flwr.federation.releases import (
-    TASKS,
-    check_input,
-    layout_of,
+from fgcif_flwr.federation.private_plan import (
+    check_epsilon,
+    check_secure_sum,
+    plan_of,
+    tasks_of,
 )
+from fgcif_flwr.federation.private_releases import (
+    check_private_input,
+    trained_layout,
+    trains_locally,
+)
+from fgcif_flwr.federation.releases import TRAIN, check_input, layout_of
 from fgcif_flwr.federation.requests import (
     Join,
     Refusal,
@@ -33,9 +42,14 @@ from fgcif_flwr.federation.requests import (
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.federation.terms import check_schema, config_in
 from fgcif_flwr.models.network import parameter_count
-from fgcif_flwr.privacy.door import Door, Policy, ReleaseLog
+from fgcif_flwr.privacy.door import Door
+from fgcif_flwr.privacy.ledger import Ledger, Witness
+from fgcif_flwr.privacy.plan import PrivacyPlan
+from fgcif_flwr.privacy.policy import Policy
+from fgcif_flwr.privacy.release_log import ReleaseLog
 from fgcif_flwr.privacy.statement import PrivacyStatement
-from fgcif_flwr.secagg import Participant, Released
+from fgcif_flwr.secagg import Manifest, Participant, Released
+from fgcif_flwr.secagg.messages import JoinReply
 from fgcif_flwr.seeds import seed_for
 
 logger = logging.getLogger(__name__)
@@ -53,6 +67,10 @@ class Enterprise:
         Changed by :meth:`answer`; the caller keeps it for the next message.
     policy : Policy
     log : ReleaseLog
+    ledger : Ledger or None
+        Of the population whose rows these are; without one no run with a privacy unit is joined.
+    witness : Witness or None
+        Remembers the ledgers that other enterprises showed at joins.
     """
 
     schema: Schema
@@ -60,9 +78,12 @@ class Enterprise:
     participant: Participant
     policy: Policy
     log: ReleaseLog
+    ledger: Ledger | None = None
+    witness: Witness | None = None
 
     def answer(self, request: Request) -> Reply:
         """Answer a request, or refuse it with a reason that holds nothing of a customer."""
+        self.participant.examine = self._examine
         try:
             return self._answer(request)
         except FgcifError as error:
@@ -74,36 +95,124 @@ class Enterprise:
 
     def _answer(self, request: Request) -> Reply:
         if isinstance(request, Join):
-            check_schema(request.manifest.terms, self.schema.hash)
-            self.policy.check_manifest(request.manifest)
-            config_in(request.manifest.terms)  # refuses what this version does not carry out
-            return self.participant.join(request.manifest)
+            return self._join(request)
         if isinstance(request, Release):
             return self._release(request)
         return answering.answer(self.participant, request)
+
+    def _join(self, request: Join) -> JoinReply:
+        """Accept a manifest, if policy and ledger let the whole of its run pass."""
+        manifest = request.manifest
+        check_schema(manifest.terms, self.schema.hash)
+        self.policy.check_manifest(manifest)
+        config = config_in(manifest.terms)  # refuses what this version does not carry out
+        plan = self._plan(config, manifest)
+        self.policy.check_run(plan, [feature.column for feature in self.schema.features])
+        if self.ledger is None:
+            if plan is not None:
+                raise LedgerError("there is no privacy ledger, so no run with a unit is joined")
+            return self.participant.join(manifest)
+        run = manifest.run.hex()
+        if plan is not None:
+            self.ledger.check(
+                plan.remaining(self.ledger.slots_of(run), run),
+                self.policy.epsilon_total,
+                self.policy.delta_total,
+            )
+        self.ledger.record_join(run)
+        return self.participant.join(manifest, self.ledger.attestation())
+
+    def _examine(self, joins: Sequence[JoinReply]) -> None:
+        """Take part in no epoch with a ledger that was put back; PrivacyError names whose."""
+        manifest = self.participant.manifest
+        if self.witness is None or manifest is None:
+            return
+        for join in joins:
+            self.witness.seen(join.name, manifest.identities[join.name], join.attestation)
 
     def _release(self, release: Release) -> Released:
         manifest = self.participant.manifest
         if manifest is None:
             raise NotJoinedError(f"{self.participant.name} has not joined a run")
-        request = release.request
-        if request.task not in TASKS:
-            raise SecureSumError(f"there is no task {request.task!r} in the manifest")
         config = config_in(manifest.terms)
+        if release.request.task not in tasks_of(config):
+            raise SecureSumError(f"there is no task {release.request.task!r} in the manifest")
+        plan = self._plan(config, manifest)
+        door = Door(self.participant, self.policy, self.log, self.ledger)
+        if plan is None:
+            return self._release_exactly(door, release, config)
+        return self._release_privately(door, release, config, manifest, plan)
+
+    def _release_exactly(self, door: Door, release: Release, config: RunConfig) -> Released:
+        request = release.request
         features, parameters = _shape(self.schema, config)
         tasks = Tasks(config, features, self.rows)
         check_input(request.task, release.arrays, config, features, parameters)
         hashed = input_hash(release.arrays)
-        rounding = seed_for(config, "rounding", self.rows.name, request.task, hashed.hex())
-        door = Door(self.participant, self.policy, self.log)
         return door.release(
             request,
-            PrivacyStatement.of(config.privacy),
             layout_of(request.task, config, features, parameters),
             hashed,
             lambda: tasks.compute(request.task, release.arrays),
-            np.random.default_rng(rounding),
+            self._rounding(config, request.task, hashed),
         )
+
+    def _release_privately(
+        self,
+        door: Door,
+        release: Release,
+        config: RunConfig,
+        manifest: Manifest,
+        plan: PrivacyPlan,
+    ) -> Released:
+        request = release.request
+        features, parameters = _shape(self.schema, config)
+        tasks = PrivateTasks(config, features, self.rows)
+        check_private_input(request.task, release.arrays, config, features, parameters)
+        hashed = input_hash(release.arrays)
+        roster = len(manifest.roster)
+        statement = PrivacyStatement.of(plan, manifest.parameters(roster))
+        mechanism = plan.release(request.task).mechanism
+        if request.task == TRAIN and trains_locally(config):
+            return door.release_trained(
+                request,
+                plan,
+                statement,
+                trained_layout(config, parameters),
+                hashed,
+                lambda: tasks.train(release.arrays, mechanism),
+                self._rounding(config, request.task, hashed),
+            )
+        return door.release_noisily(
+            request,
+            plan,
+            statement,
+            mechanism.sum.layout(roster, mechanism.sharers(plan.honest)),
+            hashed,
+            lambda: tasks.contributions(request.task, release.arrays),
+        )
+
+    def _plan(self, config: RunConfig, manifest: Manifest) -> PrivacyPlan | None:
+        """Compute for oneself what a run would cost; None without a privacy unit.
+
+        Raises
+        ------
+        PrivacyError
+            If it costs more than the manifest says, or the noise is shared where a lying
+            coordinator could open a single enterprise's vector.
+        """
+        if config.privacy.unit == "none":
+            return None
+        features, parameters = _shape(self.schema, config)
+        secure_sum = manifest.parameters(len(manifest.roster))
+        check_secure_sum(config, secure_sum)
+        plan = plan_of(config, features, parameters, secure_sum.honest_in_any_sum)
+        check_epsilon(config, plan)
+        return plan
+
+    def _rounding(self, config: RunConfig, task: str, hashed: bytes) -> np.random.Generator:
+        seed = seed_for(config, "rounding", self.rows.name, task, hashed.hex())
+        return np.random.default_rng(seed)
 
 
 @lru_cache(maxsize=4)

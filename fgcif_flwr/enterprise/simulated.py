@@ -6,8 +6,10 @@ enterprise brings its own rows and key, and pins the roster.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,14 +18,19 @@ import torch
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import Consortium, load_consortium
 from fgcif_flwr.enterprise.enterprise import Enterprise
-from fgcif_flwr.federation.requests import Reply, Request
-from fgcif_flwr.privacy.door import FileLog, MemoryLog, Policy, ReleaseLog
+from fgcif_flwr.errors import LedgerError
+from fgcif_flwr.federation.requests import Join, Release, Reply, Request
+from fgcif_flwr.privacy.ledger import Ledger, SqliteLedger, Witness
+from fgcif_flwr.privacy.policy import Policy
+from fgcif_flwr.privacy.release_log import FileLog, MemoryLog, ReleaseLog
 from fgcif_flwr.secagg import Participant
 from fgcif_flwr.secagg.keys import identity_from_seed
+from fgcif_flwr.secagg.messages import AdvertiseRequest
 from fgcif_flwr.secagg.participant.snapshot import State, dump, load
 
 LOG_DIRECTORY = "releases"
-_POLICY = Policy(minimum_colluders=1)  # the run's configuration is the simulation's own
+_MOST_EPSILON = 1e6  # where a simulation states only the noise
+LEDGER_DIRECTORY = "ledgers"
 
 
 def answer(
@@ -49,9 +56,52 @@ def answer(
         # All enterprises and the coordinator are one process here: it is trusted anyway.
         participant = Participant(rows.name, identity_from_seed(os.urandom(32)), semi_honest=True)
     log = _log(config.run.output, index)
-    enterprise = Enterprise(consortium.schema, rows, participant, _POLICY, log)
-    reply = enterprise.answer(request)
+    with ExitStack() as opened:
+        ledger, witness = _memory(config, index, request, opened)
+        policy = policy_of(config)
+        enterprise = Enterprise(consortium.schema, rows, participant, policy, log, ledger, witness)
+        reply = enterprise.answer(request)
     return reply, dump(participant)
+
+
+def policy_of(config: RunConfig) -> Policy:
+    """Return the policy of every simulated enterprise: what the run's configuration asks for.
+
+    The budget is the run's, so that a run that costs more than it says is refused.
+    """
+    privacy = config.privacy
+    if privacy.unit == "none":
+        return Policy(minimum_colluders=1)
+    epsilon = math.inf if privacy.epsilon == "none" else privacy.epsilon
+    delta = float(privacy.delta)
+    most = min(epsilon * (1 + 1e-6), _MOST_EPSILON)
+    return Policy(
+        minimum_colluders=1,
+        units=frozenset({privacy.unit}),
+        epsilon_per_run=most,
+        epsilon_total=most,
+        delta_per_run=delta,
+        delta_total=delta,
+    )
+
+
+def _memory(
+    config: RunConfig, index: int, request: Request, opened: ExitStack
+) -> tuple[Ledger | None, Witness | None]:
+    """Open ledger and witness of a simulated enterprise, where a unit is stated, for the requests
+    that need them."""
+    if config.privacy.unit == "none":
+        return None, None
+    if not config.run.output:
+        raise LedgerError("run.output: a simulation with a privacy unit wants a directory")
+    directory = Path(config.run.output) / LEDGER_DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(request, Join | Release):
+        path = directory / f"{index:04d}.db"
+        return opened.enter_context(SqliteLedger(path, f"enterprise {index}")), None
+    if isinstance(request, AdvertiseRequest):
+        return None, opened.enter_context(Witness(directory / f"{index:04d}-others.db"))
+    return None, None
 
 
 @lru_cache(maxsize=2)

@@ -22,7 +22,7 @@ from fgcif_flwr.federation.releases import (
 )
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network
 from fgcif_flwr.models.parameters import from_vector, load_arrays, named_arrays, to_vector
-from fgcif_flwr.models.training import evaluate_counts, train_locally
+from fgcif_flwr.models.training import evaluate_counts, mean_gradient, train_locally
 from fgcif_flwr.seeds import seed_for
 
 Values = dict[str, npt.NDArray[np.float64]]
@@ -57,7 +57,7 @@ class Tasks:
         """
         if task == STATISTICS:
             return self._statistics()
-        network = self._network(arrays)
+        network = loaded_network(self.layout, self.config.model, arrays[MODEL])
         if task == EVALUATE:
             return self._counts("validation", network) | self._counts("test", network)
         values = self._counts("validation", network) if task == TRAIN_EVALUATE else {}
@@ -79,25 +79,13 @@ class Tasks:
 
     def _train(self, network: MultiTaskNetwork, arrays: Arrays) -> Values:
         total = int(arrays["rows"][0])
-        before = to_vector(named_arrays(network)).astype(np.float64)
-        summary = train_locally(
-            network,
-            self.rows.train,
-            self.config.training,
-            seed_for(self.config, "train", self.rows.name, int(arrays["round"][0])),
-            class_weights={
-                name.removeprefix(CLASS_WEIGHTS): np.asarray(array, np.float64)
-                for name, array in arrays.items()
-                if name.startswith(CLASS_WEIGHTS)
-            }
-            or None,
-        )
-        weight = summary.rows / total
-        after = to_vector(named_arrays(network)).astype(np.float64)
+        rows = len(self.rows.train)
+        weight = rows / total
+        update, loss = local_update(self.config, self.rows, network, arrays)
         return {
-            "update": weight * (after - before),
-            "rows": np.array([summary.rows], np.float64),
-            "loss": np.array([weight * summary.loss]),
+            "update": weight * update,
+            "rows": np.array([rows], np.float64),
+            "loss": np.array([weight * loss]),
         }
 
     def _counts(self, split: str, network: MultiTaskNetwork) -> Values:
@@ -108,10 +96,42 @@ class Tasks:
             for head in self.layout.heads
         }
 
-    def _network(self, arrays: Arrays) -> MultiTaskNetwork:
-        network = _network(self.layout, self.config.model)
-        load_arrays(network, from_vector(arrays[MODEL], named_arrays(network)))
-        return network
+
+def local_update(
+    config: RunConfig, rows: EnterpriseRows, network: MultiTaskNetwork, arrays: Arrays
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Return one enterprise's update, (d,), and its training loss.
+
+    With ``fedavg`` the update is what local epochs change, with ``fedsgd`` the negative gradient
+    of the mean loss. The network starts with the weights it has.
+    """
+    weights = class_weights_in(arrays)
+    if config.training.algorithm == "fedsgd":
+        gradient, loss = mean_gradient(network, rows.train, weights)
+        return -gradient, loss
+    before = to_vector(named_arrays(network)).astype(np.float64)
+    seed = seed_for(config, "train", rows.name, int(arrays["round"][0]))
+    summary = train_locally(network, rows.train, config.training, seed, class_weights=weights)
+    return to_vector(named_arrays(network)).astype(np.float64) - before, summary.loss
+
+
+def class_weights_in(arrays: Arrays) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Return the class weights of a task's input by head; None where there are none."""
+    weights = {
+        name.removeprefix(CLASS_WEIGHTS): np.asarray(array, np.float64)
+        for name, array in arrays.items()
+        if name.startswith(CLASS_WEIGHTS)
+    }
+    return weights or None
+
+
+def loaded_network(
+    layout: FeatureLayout, config: ModelSection, vector: npt.NDArray[np.generic]
+) -> MultiTaskNetwork:
+    """Return this process's network with the weights of a vector (d,)."""
+    network = _network(layout, config)
+    load_arrays(network, from_vector(vector, named_arrays(network)))
+    return network
 
 
 @lru_cache(maxsize=2)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from fgcif_flwr.errors import CohortError, NotJoinedError, SecureSumError
+from fgcif_flwr.errors import (
+    CohortError,
+    LedgerError,
+    NotJoinedError,
+    PrivacyError,
+    SecureSumError,
+)
 from fgcif_flwr.federation.exchange import Exchange
 from fgcif_flwr.federation.requests import Join, Reveal
 from fgcif_flwr.federation.session_settings import SessionSettings
@@ -38,6 +44,13 @@ _SLOTS_WITHOUT = 10
 """One that advertises and is lost so many slots in a row is left out of so many, so that the others
 do not wait for it every time."""
 
+Witness = Callable[[str, bytes, bytes], None]
+"""Remembers what enterprises attested (name, identity key, attestation), one call for each join.
+
+Raises LedgerRolledBackError, or another PrivacyError, where what is attested contradicts what was
+attested before: that enterprise is left out. A LedgerError says that what the witness remembers
+cannot be read or written; that is no enterprise's doing and is raised."""
+
 
 class Epochs:
     """The epochs of a run, one at a time.
@@ -48,6 +61,8 @@ class Epochs:
     settings : SessionSettings
     terms : str
         The manifest's terms.
+    witness : callable, optional
+        Shown what each enterprise attests, once its join is known to be signed by it.
 
     Attributes
     ----------
@@ -55,11 +70,18 @@ class Epochs:
         The next slot; slots grow over all epochs.
     """
 
-    def __init__(self, exchange: Exchange, settings: SessionSettings, terms: str) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        settings: SessionSettings,
+        terms: str,
+        witness: Witness | None = None,
+    ) -> None:
         self.slot = 1
         self._exchange = exchange
         self._settings = settings
         self._terms = terms
+        self._witness = witness
         self._roster: tuple[tuple[str, bytes], ...] = settings.roster or ()
         self._epoch: Epoch | None = None
         self._run = os.urandom(RUN_BYTES)
@@ -206,9 +228,9 @@ class Epochs:
             good, wrong = valid_joins(manifest, [replies[name] for name in sorted(replies)])
             for error in wrong:
                 logger.warning("a join is left out: %s", error)
-            self._joins, self._nonces = tuple(good), ()
-            if not manifest.parameters(len(good)).complete:
-                names = [join.name for join in good]
+            self._joins, self._nonces = tuple(self._witnessed(manifest, good)), ()
+            if not manifest.parameters(len(self._joins)).complete:
+                names = [join.name for join in self._joins]
                 nonces = self._exchange.ask(names, Reveal(self._joins), GraphNonce)
                 kept = self._opening(manifest, nonces)
                 if len(kept) < len(names):  # the graph wants everyone's: begin without them
@@ -224,6 +246,21 @@ class Epochs:
         raise CohortError(
             f"in {attempts} attempts some joined and then did not draw the graph with the others"
         )
+
+    def _witnessed(self, manifest: Manifest, joins: Iterable[JoinReply]) -> list[JoinReply]:
+        """Return the joins whose attestation the witness does not contradict."""
+        kept: list[JoinReply] = []
+        for join in joins:
+            try:
+                if self._witness is not None:
+                    self._witness(join.name, manifest.identities[join.name], join.attestation)
+            except LedgerError:  # what the witness itself remembers: it accuses nobody
+                raise
+            except PrivacyError as error:
+                self.leave_out((join.name,), str(error))
+            else:
+                kept.append(join)
+        return kept
 
     def _opening(
         self, manifest: Manifest, nonces: Mapping[str, GraphNonce]

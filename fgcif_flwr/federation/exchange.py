@@ -21,6 +21,7 @@ from fgcif_flwr.errors import (
     DataError,
     FgcifError,
     PartitionError,
+    PrivacyError,
     SchemaError,
     SecureSumError,
 )
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.5
 
-# What an enterprise refuses with because the run itself is wrong: no other slot would help.
-_FATAL = (ConfigurationError, SchemaError, DataError, PartitionError)
+# What an enterprise refuses with because the run itself is wrong, or because its policy or its
+# privacy budget says no: no other slot would help.
+_FATAL = (ConfigurationError, SchemaError, DataError, PartitionError, PrivacyError)
 
 
 class Exchange:
@@ -46,7 +48,8 @@ class Exchange:
         Seconds that a reply is waited for.
     tolerated : int
         Enterprises that may be lost. No single one may end a run that tolerates its loss: that
-        the run itself is wrong must be said by more of them than that, and then it is raised.
+        the run itself is wrong, or that a policy or a privacy budget says no, must be said by
+        more of them than that, and then it is raised.
 
     Attributes
     ----------
@@ -181,5 +184,6 @@ class Exchange:
 
 
 def may_retry(error: FgcifError) -> bool:
-    """Whether a new slot could go better: not where the run itself is wrong."""
+    """Whether a new slot could go better: not where the run itself is wrong, or where a policy or
+    a privacy budget says no."""
     return not isinstance(error, _FATAL)

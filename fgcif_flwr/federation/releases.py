@@ -15,6 +15,7 @@ evaluate       counts of the model's predictions on validation and on test rows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,10 +134,28 @@ def check_input(
         wanted = {"rows": ("<i8", 3), MODEL: ("<f4", parameters)}
     if task in (TRAIN, TRAIN_EVALUATE):
         wanted["round"] = ("<i8", 1)
-        if config.training.class_weighting != "none":
-            for head in features.heads:
-                if head.kind != "numeric":
-                    wanted[CLASS_WEIGHTS + head.name] = ("<f8", classes_of(head))
+        wanted |= class_weight_arrays(config, features)
+    check_arrays(task, arrays, wanted)
+    if "rows" in wanted and (arrays["rows"].min() < 0 or arrays["rows"][0] < 1):
+        raise SecureSumError("rows of a task wants counts, and training rows at least 1")
+
+
+def class_weight_arrays(config: RunConfig, features: FeatureLayout) -> dict[str, tuple[str, int]]:
+    """Return type and size of the class weights that a training task's input has, by name."""
+    if config.training.class_weighting == "none":
+        return {}
+    return {
+        CLASS_WEIGHTS + head.name: ("<f8", classes_of(head))
+        for head in features.heads
+        if head.kind != "numeric"
+    }
+
+
+def check_arrays(task: str, arrays: ArrayMap, wanted: Mapping[str, tuple[str, int]]) -> None:
+    """Raise SecureSumError unless a task's input is what is wanted: (type, size) by name.
+
+    All numbers must be finite, and class weights within their bounds.
+    """
     if set(arrays) != set(wanted):
         raise SecureSumError(
             f"the input of task {task} wants exactly {', '.join(wanted) or 'nothing'}"
@@ -147,7 +166,5 @@ def check_input(
             raise SecureSumError(f"{name} of task {task} wants {size} numbers of type {kind}")
         if not np.isfinite(array).all():
             raise SecureSumError(f"{name} of task {task} is not finite")
-        if name == "rows" and (array.min() < 0 or array[0] < 1):
-            raise SecureSumError("rows of a task wants counts, and training rows at least 1")
         if name.startswith(CLASS_WEIGHTS) and not (array.min() > 0 and array.max() <= WEIGHT_CAP):
             raise SecureSumError(f"{name} wants weights above 0 and at most {WEIGHT_CAP:g}")

@@ -42,8 +42,9 @@ from fgcif_flwr.federation.requests import (
 from fgcif_flwr.federation.roster import FilePath, Roster, load_identity, load_roster
 from fgcif_flwr.federation.secure_sum_terms import TASKS, Agreement
 from fgcif_flwr.federation.task_input import input_hash
-from fgcif_flwr.privacy.door import Door, FileLog, LogEntry, Policy, ReleaseLog
-from fgcif_flwr.privacy.statement import PrivacyStatement
+from fgcif_flwr.privacy.door import Door
+from fgcif_flwr.privacy.policy import Policy
+from fgcif_flwr.privacy.release_log import FileLog, LogEntry, ReleaseLog
 from fgcif_flwr.secagg import MemoryJournal, Participant, Released, SqliteJournal
 from fgcif_flwr.secagg.keys import KeyPair, identity_from_seed
 from fgcif_flwr.secagg.messages import Manifest
@@ -265,7 +266,6 @@ class SecureSumMod:
         hashed = input_hash(release.arrays)
         return Door(party, self._policy, self._log).release(
             request,
-            PrivacyStatement(),
             agreed.layout(request.task),
             hashed,
             compute,

@@ -20,7 +20,7 @@ from fgcif_flwr.errors import (
     OutOfRangeError,
     SecureSumError,
 )
-from fgcif_flwr.federation.epochs import SLOTS_BETWEEN_EPOCHS, Epochs
+from fgcif_flwr.federation.epochs import SLOTS_BETWEEN_EPOCHS, Epochs, Witness
 from fgcif_flwr.federation.exchange import Exchange, may_retry
 from fgcif_flwr.federation.records import arrays_to_record
 from fgcif_flwr.federation.requests import Release
@@ -69,11 +69,21 @@ class Sum:
 
 @dataclass(frozen=True)
 class Task:
-    """What to sum: a task's name, its vector's layout, its input."""
+    """What to sum: a task's name, its vector's layout, its input.
+
+    ``counts_failures``: two words at the vector's head say how many could not compute. Not so
+    under a privacy unit, where that would tell of rows.
+    """
 
     name: str
     layout: VectorLayout
     arrays: ArrayMap
+    counts_failures: bool = True
+
+    @property
+    def released(self) -> VectorLayout:
+        """The layout as it leaves."""
+        return with_outcome(self.layout) if self.counts_failures else self.layout
 
 
 class SecureSumSession:
@@ -85,6 +95,8 @@ class SecureSumSession:
     settings : SessionSettings
     terms : str
         The manifest's terms.
+    witness : callable, optional
+        Shown what each enterprise attests at join (:data:`Witness`).
 
     Raises
     ------
@@ -92,13 +104,15 @@ class SecureSumSession:
         If no parameters of the secure sum hold for so many enterprises.
     """
 
-    def __init__(self, grid: Grid, settings: SessionSettings, terms: str) -> None:
+    def __init__(
+        self, grid: Grid, settings: SessionSettings, terms: str, witness: Witness | None = None
+    ) -> None:
         self.grid = grid
         self.settings = settings
         enterprises = len(settings.roster or ()) or settings.enterprises
         self._tolerated = settings.parameters(enterprises).tolerated_dropouts
         self._exchange = Exchange(grid, settings.timeout, self._tolerated)
-        self._epochs = Epochs(self._exchange, settings, terms)
+        self._epochs = Epochs(self._exchange, settings, terms, witness)
         self._open: SlotCollection | None = None
 
     @property
@@ -138,10 +152,9 @@ class SecureSumSession:
 
     def _open_next(self, task: Task) -> list[Message]:
         number, ads = self._epochs.take()
-        layout = with_outcome(task.layout)
         hashed = input_hash(task.arrays)
         try:
-            slot = SlotCollection(self.epoch, number, task.name, layout, hashed, ads)
+            slot = SlotCollection(self.epoch, number, task.name, task.released, hashed, ads)
         except MisbehaviourError as error:
             self._epochs.leave_out(error.names, str(error))
             raise
@@ -161,8 +174,9 @@ class SecureSumSession:
             If the slot fails: too few arrived or answered, or shares that open nothing.
         OutOfRangeError
             If more enterprises than may be lost have values beyond their bounds.
-        ConfigurationError, DataError, …
-            If more than that refused because the run itself is wrong.
+        ConfigurationError, DataError, PrivacyError, …
+            If more than that refused because the run itself is wrong, or because a policy or a
+            privacy budget says no.
         """
         slot = self._open
         if slot is None:
@@ -177,7 +191,7 @@ class SecureSumSession:
         self._epochs.note_lost(slot.cohort, slot.arrived)
         total = self._opened(slot)
         values = dict(total.values)
-        outcomes = {name: int(values.pop(name)[0]) for name in OUTCOMES}
+        outcomes = {name: int(values.pop(name)[0]) for name in OUTCOMES if name in values}
         self._judge(slot, outcomes, len(total.survivors))
         failed = sum(outcomes.values())
         return Sum(values, total.survivors, total.dropped, slot.slot, failed)
@@ -273,6 +287,8 @@ class SecureSumSession:
     def _judge(self, slot: SlotCollection, outcomes: Mapping[str, int], survivors: int) -> None:
         """Fail the slot where more could not compute than may be lost."""
         total = sum(outcomes.values())
+        if not outcomes:
+            return
         if min(outcomes.values()) < 0 or total > survivors:
             raise SecureSumError(
                 f"slot {slot.slot}: the sum is spoilt: more enterprises say that they could not "

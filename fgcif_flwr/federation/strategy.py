@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout
@@ -26,42 +23,14 @@ from fgcif_flwr.federation.releases import (
     FederationRows,
     layout_of,
 )
-from fgcif_flwr.federation.server_optimizer import ServerOptimizer
+from fgcif_flwr.federation.secure_strategy import RoundReport, SecureStrategy
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
 from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.models.metrics import metrics_from_counts
 from fgcif_flwr.models.parameters import to_vector
 
-logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class RoundReport:
-    """What a round's release said.
-
-    Attributes
-    ----------
-    round : int
-        From 1.
-    loss : float
-        Mean training loss over the survivors' rows.
-    survivors, dropped : int
-        Enterprises whose values are in the sum, and the others of the cohort: lost, or unable to
-        compute, so that zeros stand for them.
-    slot : int
-    received_model : mapping of head name to metrics
-        On validation rows, of the model that the round started from; empty when not counted.
-    """
-
-    round: int
-    loss: float
-    survivors: int
-    dropped: int
-    slot: int
-    received_model: Mapping[str, Mapping[str, float]]
-
-
-class SecureFedAvg(FedAvg):
+class SecureFedAvg(SecureStrategy):
     """FedAvg (McMahan et al. 2017) over secure sums; ``Strategy.start()`` runs it unchanged.
 
     A round is two exchanges. ``configure_train`` opens a slot and returns its release messages,
@@ -69,18 +38,15 @@ class SecureFedAvg(FedAvg):
     exchange, and steps the model by the weighted mean of the survivors' updates. Evaluation of
     the received model rides in the same vector; only the last model costs a slot of its own.
 
+    With ``training.algorithm = fedsgd`` an enterprise's update is the negative gradient of its mean
+    loss, and everything else is the same.
+
     Parameters
     ----------
-    session : SecureSumSession
-        Joined.
-    config : RunConfig
-    features : FeatureLayout
+    session, config, features, class_weights, on_round
+        As :class:`SecureStrategy`.
     rows : FederationRows
         As released by the statistics task.
-    class_weights : mapping
-        Weights of the classes by head; empty where classes are not weighted.
-    on_round : callable, optional
-        Is shown every round's report.
     """
 
     def __init__(
@@ -92,47 +58,15 @@ class SecureFedAvg(FedAvg):
         class_weights: Mapping[str, np.ndarray],
         on_round: Callable[[RoundReport], None] | None = None,
     ) -> None:
-        enterprises = len(session.epoch.holders)
-        super().__init__(
-            min_train_nodes=enterprises,
-            min_evaluate_nodes=enterprises,
-            min_available_nodes=enterprises,
-        )
-        self.session = session
-        self.config = config
-        self.features = features
+        super().__init__(session, config, features, class_weights, on_round)
         self.rows = rows
-        self.class_weights = class_weights
-        self.on_round = on_round
-        self.optimizer = ServerOptimizer(config.training)
-        self.metrics: dict[str, dict[str, dict[str, float]]] = {}
-        """Metrics of the last model by split (``validation``, ``test``) and head."""
-        self._task: Task | None = None
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def summary(self) -> None:
-        """Log what protects a round."""
-        parameters = self.session.epoch.parameters
-        logger.info(
-            "secure sum over %d enterprises, each with %d neighbours: threshold %d, tolerated "
-            "dropouts %d, tolerated colluders %d, consistency exchange %s; at least %d honest "
-            "enterprises in any sum against a %s",
-            parameters.holders,
-            parameters.neighbours,
-            parameters.threshold,
-            parameters.tolerated_dropouts,
-            parameters.tolerated_colluders,
-            "on" if parameters.consistency else "off",
-            parameters.honest_in_any_sum,
-            parameters.withstands,
-        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Open a slot for the round and return its release messages."""
         self._arrays = arrays_from_record(arrays)
-        every = self.config.evaluation.every
+        every = 1 if self.config.evaluation.every == "auto" else self.config.evaluation.every
         counts = every > 0 and server_round > 1 and (server_round - 1) % every == 0
         inputs: dict[str, np.ndarray] = {
             "rows": self.rows.as_array(),
@@ -140,7 +74,7 @@ class SecureFedAvg(FedAvg):
             MODEL: to_vector(self._arrays),
             **{CLASS_WEIGHTS + name: array for name, array in self.class_weights.items()},
         }
-        return self._open(TRAIN_EVALUATE if counts else TRAIN, inputs)
+        return self._open(self._of_model(TRAIN_EVALUATE if counts else TRAIN, inputs))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -155,19 +89,10 @@ class SecureFedAvg(FedAvg):
         loss = float(total.values["loss"][0]) / share
         if not math.isfinite(loss):
             raise RunFailedError("the training loss is not finite: lower training.learning_rate")
-        self._arrays = self.optimizer.step(self._arrays, total.values["update"] / share)
-        report = RoundReport(
-            round=server_round,
-            loss=loss,
-            survivors=len(total.survivors) - total.failed,
-            dropped=len(total.dropped) + total.failed,
-            slot=total.slot,
-            received_model=self._metrics(total, "validation"),
-        )
-        if self.on_round is not None:
-            self.on_round(report)
+        model = self._step(server_round, total.values["update"] / share)
+        report = self._report(server_round, total, loss, self._metrics(total, "validation"))
         metrics = MetricRecord({"loss": loss, "survivors": report.survivors})
-        return arrays_to_record(self._arrays), metrics
+        return arrays_to_record(model), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -177,7 +102,7 @@ class SecureFedAvg(FedAvg):
             return []
         model = arrays_from_record(arrays)
         inputs: dict[str, np.ndarray] = {"rows": self.rows.as_array(), MODEL: to_vector(model)}
-        return self._open(EVALUATE, inputs)
+        return self._open(self._of_model(EVALUATE, inputs))
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -195,17 +120,9 @@ class SecureFedAvg(FedAvg):
             }
         )
 
-    def _open(self, name: str, arrays: ArrayMap) -> list[Message]:
+    def _of_model(self, name: str, arrays: ArrayMap) -> Task:
         size = sum(array.size for array in self._arrays.values())
-        layout = layout_of(name, self.config, self.features, size)
-        self._task = Task(name, layout, arrays)
-        return self.session.open(self._task)
-
-    def _collect(self, replies: Iterable[Message]) -> Sum:
-        """Open the slot's sum, or that of a new slot; the run fails when none succeeds."""
-        task = self._task
-        assert task is not None, "collected before opened"
-        return self.session.collect_or_retry(task, replies)
+        return Task(name, layout_of(name, self.config, self.features, size), arrays)
 
     def _metrics(self, total: Sum, split: str) -> dict[str, dict[str, float]]:
         bits = self.config.secagg.value_bits

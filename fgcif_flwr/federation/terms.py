@@ -11,7 +11,7 @@ from fgcif_flwr.errors import ConfigurationError, SchemaError
 
 # Where artefacts go, and which rows stand behind an enterprise's name, are each party's own
 # matter: they decide nothing of what is released.
-_PRIVATE = ("run.output", "data.table", "data.partition")
+_PRIVATE = ("run.output", "run.witness", "data.table", "data.partition")
 
 
 def terms_of(config: RunConfig, schema_hash: str) -> str:

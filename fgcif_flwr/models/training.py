@@ -78,20 +78,8 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(seed)
         self._inputs = network.prepare(data)
         self._labels = _all_labels(network.layout.heads, data, class_weights)
-        self._vector = _share_one_vector(network)
-        self._optimizer: torch.optim.Optimizer
-        if config.optimizer == "adamw":
-            self._optimizer = torch.optim.AdamW(
-                [self._vector],
-                config.learning_rate,
-                eps=_ADAM_EPSILON,
-                weight_decay=config.weight_decay,
-                fused=True,
-            )
-        else:
-            self._optimizer = torch.optim.SGD(
-                [self._vector], config.learning_rate, weight_decay=config.weight_decay, fused=True
-            )
+        self._vector = share_one_vector(network)
+        self._optimizer = local_optimizer(self._vector, config)
         self._mu = config.proximal_mu
         if self._mu > 0:
             self._anchor = (
@@ -172,6 +160,23 @@ def train_locally(
     return TrainingSummary(rows=rows, steps=steps, loss=total / (rows * config.local_epochs))
 
 
+def mean_gradient(
+    network: MultiTaskNetwork, data: EncodedTable, class_weights: ClassWeights | None = None
+) -> tuple[NDArray[np.float64], float]:
+    """Return the gradient of the mean loss over all rows, (d,), and that loss; no dropout.
+
+    The gradient is in the order of ``to_vector(named_arrays(network))``; zeros without rows.
+    """
+    parameters = list(network.parameters())
+    if len(data) == 0:
+        return np.zeros(sum(p.numel() for p in parameters)), 0.0
+    labels = _all_labels(network.layout.heads, data, class_weights)
+    loss = _loss(network.score(network.prepare(data)), network.head_slices, labels)
+    parts = torch.autograd.grad(loss, parameters)
+    gradient = torch.cat([part.reshape(-1) for part in parts]).double().numpy()
+    return gradient, loss.item()
+
+
 def balanced_class_weights(counts: ArrayLike, *, cap: float = 10.0) -> NDArray[np.float64]:
     """Weight classes by n / (K n_k), so that each of the K classes weighs the same in all.
 
@@ -219,6 +224,54 @@ def mean_loss(network: MultiTaskNetwork, data: EncodedTable) -> float:
         return float("nan")
     labels = _all_labels(network.layout.heads, data, None)
     return _loss(network.score(network.prepare(data)), network.head_slices, labels).item()
+
+
+def row_losses(
+    network: MultiTaskNetwork,
+    scores: Tensor,
+    data: EncodedTable,
+    class_weights: ClassWeights | None = None,
+) -> Tensor:
+    """Return each row's own loss, (rows,), given the rows' ``scores`` (rows, outputs).
+
+    The sum over the heads that the row has a label of, times the weight of its class; unlike in
+    training steps nothing is divided by a number of rows.
+    """
+    total = torch.zeros(len(data))
+    for head, columns in zip(network.layout.heads, network.head_slices, strict=True):
+        labels = _head_labels(head, data.targets[head.name], class_weights)
+        loss = _plain_loss(scores[:, columns], labels, "none")
+        total = total + (loss if labels.weights is None else loss * labels.weights)
+    return total
+
+
+def local_optimizer(vector: nn.Parameter, config: TrainingSection) -> torch.optim.Optimizer:
+    """Make the optimiser that ``config`` names, over one vector of parameters."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(
+            [vector],
+            config.learning_rate,
+            eps=_ADAM_EPSILON,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    return torch.optim.SGD(
+        [vector], config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def share_one_vector(network: nn.Module) -> nn.Parameter:
+    """Turn parameters and gradients into views of one vector and one gradient; return it."""
+    parameters = list(network.parameters())
+    vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+    vector.grad = torch.zeros_like(vector)
+    start = 0
+    for parameter in parameters:
+        stop = start + parameter.numel()
+        parameter.data = vector.data[start:stop].view(parameter.shape)
+        parameter.grad = vector.grad[start:stop].view(parameter.shape)
+        start = stop
+    return vector
 
 
 @dataclass(frozen=True)
@@ -280,31 +333,20 @@ def _loss(scores: Tensor, columns: Sequence[slice], labels: Sequence[_HeadLabels
 
 
 def _head_loss(scores: Tensor, head: _HeadLabels) -> Tensor:
-    reduction = "mean" if head.weights is None else "none"
-    if head.kind == "binary":
-        loss = functional.binary_cross_entropy_with_logits(
-            scores[:, 0], head.labels, reduction=reduction
-        )
-    elif head.kind == "categorical":
-        loss = functional.cross_entropy(scores, head.labels, reduction=reduction)
-    else:
-        loss = functional.smooth_l1_loss(
-            scores[:, 0], head.labels, reduction=reduction, beta=_NUMERIC_BETA
-        )
+    loss = _plain_loss(scores, head, "mean" if head.weights is None else "none")
     if head.weights is None or head.labelled is None:
         return loss
     return (loss * head.weights).sum() / head.labelled.sum().clamp(min=1)
 
 
-def _share_one_vector(network: nn.Module) -> nn.Parameter:
-    """Turn parameters and gradients into views of one vector and one gradient; return it."""
-    parameters = list(network.parameters())
-    vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-    vector.grad = torch.zeros_like(vector)
-    start = 0
-    for parameter in parameters:
-        stop = start + parameter.numel()
-        parameter.data = vector.data[start:stop].view(parameter.shape)
-        parameter.grad = vector.grad[start:stop].view(parameter.shape)
-        start = stop
-    return vector
+def _plain_loss(scores: Tensor, head: _HeadLabels, reduction: str) -> Tensor:
+    """Return the head's loss without weights: of each row, or with "mean" their mean."""
+    if head.kind == "binary":
+        return functional.binary_cross_entropy_with_logits(
+            scores[:, 0], head.labels, reduction=reduction
+        )
+    if head.kind == "categorical":
+        return functional.cross_entropy(scores, head.labels, reduction=reduction)
+    return functional.smooth_l1_loss(
+        scores[:, 0], head.labels, reduction=reduction, beta=_NUMERIC_BETA
+    )

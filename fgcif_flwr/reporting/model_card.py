@@ -22,12 +22,12 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         "",
         "## How it was trained",
         "",
-        f"Federated averaging over {sums['holders']} enterprises, {record['rounds']} rounds; "
-        f"{rows['train']} training, {rows['validation']} validation and {rows['test']} test "
-        "rows in all, no row leaving its enterprise. Every update, loss and count was read as a "
-        f"sum over the cohort only: at least {sums['honest_in_any_sum']} honest enterprises are "
-        f"in any sum that {sums['tolerated_colluders']} colluding ones and a lying coordinator "
-        f"could open (threshold {sums['threshold']}, at most {sums['tolerated_dropouts']} lost).",
+        f"{_algorithm(record)} over {sums['holders']} enterprises, {record['rounds']} rounds; "
+        f"{_rows(rows, record['privacy']['unit'])}, no row leaving its enterprise. Every update, "
+        "loss and count was read as a sum over the cohort only: at least "
+        f"{sums['honest_in_any_sum']} honest enterprises are in any sum that "
+        f"{sums['tolerated_colluders']} colluding ones and a lying coordinator could open "
+        f"(threshold {sums['threshold']}, at most {sums['tolerated_dropouts']} lost).",
         "",
         "## Privacy",
         "",
@@ -37,7 +37,7 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         "",
         *_figures(record["metrics"]["test"]),
         "",
-        "The figures come from summed counts; AUC from 200 score bins.",
+        _source(record["privacy"]["unit"]),
         "",
         "## Inputs",
         "",
@@ -67,3 +67,26 @@ def _figures(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
             if name not in ("rows", "positives")
         ]
     return lines
+
+
+def _algorithm(record: Mapping[str, Any]) -> str:
+    fedsgd = record["config"]["training.algorithm"] == "fedsgd"
+    return "Federated gradient steps" if fedsgd else "Federated averaging"
+
+
+def _rows(rows: Mapping[str, float], unit: str) -> str:
+    if unit == "none":
+        return (
+            f"{rows['train']} training, {rows['validation']} validation and {rows['test']} test "
+            "rows in all"
+        )
+    if unit == "enterprise":
+        return "the number of rows is not released"
+    return f"about {rows['train']:.0f} training rows in all (a noisy count)"
+
+
+def _source(unit: str) -> str:
+    if unit == "none":
+        return "The figures come from summed counts; AUC from 200 score bins."
+    what = {"customer": "counts", "enterprise": "means of each enterprise's shares"}[unit]
+    return f"The figures come from noisy sums of {what}, charged like all else; 20 score bins."

@@ -7,6 +7,8 @@ MODEL_CARD.md       the model in words
 failure.json        instead of the last three, when the run failed
 run.log             the log
 releases/           one file an enterprise: what left it
+ledgers/            one file an enterprise: what it was charged, under a privacy unit
+witness.db          what the ledgers showed at joins
 """
 
 from __future__ import annotations
@@ -77,6 +79,11 @@ class RunDirectory:
         """Why the run failed."""
         return self.path / "failure.json"
 
+    @property
+    def witness(self) -> Path:
+        """What the enterprises' ledgers showed at joins."""
+        return self.path / "witness.db"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the directory; DataError if one is in it."""
@@ -96,8 +103,9 @@ class RunDirectory:
         """
         for file in (self.model, self.card, self.history, self.record, self.failure):
             file.unlink(missing_ok=True)
-        for file in (self.path / "releases").glob("*.jsonl"):
-            file.unlink()
+        for pattern in ("releases/*.jsonl", "ledgers/*.db*", "witness.db*"):
+            for file in self.path.glob(pattern):
+                file.unlink()
 
     def append_history(self, row: Json) -> None:
         """Append one round."""

@@ -14,6 +14,7 @@ _NAMES = {
     "logistic_regression": "logistic regression",
     "alone": "each alone (mean)",
     "federated": "federated",
+    "released": "federated, as released",
     "ceiling": "ceiling",
 }
 _COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
@@ -32,6 +33,11 @@ def print_simulation(result: Mapping[str, Any], warnings: Sequence[str], console
             style = "bold" if name == "federated" else None
             table.add_row(label, *(_figure(value) for value in figures), style=style)
     console.print(table)
+    if "released" in metrics:
+        console.print(
+            "Federated is exact here, as only a simulation can tell; as released are the noisy "
+            "counts that a real run has."
+        )
     for name, head in result["heads"]["federated"].items():
         if name != result["target"]:
             shown = ", ".join(

@@ -11,6 +11,7 @@ from fgcif_flwr.errors import AuthenticationError, CohortError, SecureSumError
 from fgcif_flwr.secagg.graph import Graph
 from fgcif_flwr.secagg.keys import KEY_BYTES, SIGNATURE_BYTES, TAG_BYTES, contributory, verify
 from fgcif_flwr.secagg.messages import (
+    LONGEST_ATTESTATION,
     NONCE_BYTES,
     Advertisement,
     GraphNonce,
@@ -210,12 +211,17 @@ def graph_commitment(manifest_hash: bytes, name: str, nonce: bytes) -> bytes:
 
 
 def verify_join(manifest: Manifest, join: JoinReply) -> None:
-    """Raise AuthenticationError unless a join is signed by one of the roster."""
+    """Raise AuthenticationError unless a join is whole and signed by one of the roster."""
     if join.name not in manifest.identities:
         raise AuthenticationError(f"{join.name} joined but is not on the roster")
     lengths = [len(join.nonce), len(join.graph_commitment), len(join.channel_public)]
     if lengths != [NONCE_BYTES, KEY_BYTES, KEY_BYTES]:
         raise AuthenticationError(f"the join of {join.name} is not whole")
+    if len(join.attestation) > LONGEST_ATTESTATION:
+        raise AuthenticationError(
+            f"the join of {join.name} attests {len(join.attestation)} bytes; "
+            f"{LONGEST_ATTESTATION} are allowed"
+        )
     signed = join.signed_bytes(manifest.hash())
     verify(manifest.identities[join.name], join.signature, signed, join.name)
 
@@ -241,7 +247,7 @@ def fix_epoch(
         raise AuthenticationError("an enterprise is named twice among those that joined")
     parts: list[Part] = [manifest.hash()]
     for join in joins:
-        parts += [join.name, join.nonce, join.graph_commitment]
+        parts += [join.name, join.nonce, join.graph_commitment, join.attestation]
     run_id = digest("run", *parts)
     complete = manifest.parameters(len(names)).complete
     seed = bytes(32) if complete else _graph_seed(manifest, run_id, joins, graph_nonces)

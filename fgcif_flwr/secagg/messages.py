@@ -30,6 +30,8 @@ _LARGEST = 1 << 32
 RUN_BYTES = 16
 NONCE_BYTES = 32
 LONGEST_NAME = 64
+LONGEST_ATTESTATION = 1024
+"""Bytes: every join is told to everyone that joined."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,30 @@ class Manifest:
 
 @dataclass(frozen=True)
 class JoinReply:
-    """An enterprise's signed answer to a manifest: a fresh nonce, its channel key, and a
-    commitment to its part of the randomness from which a k-regular graph is drawn."""
+    """An enterprise's signed answer to a manifest.
+
+    Attributes
+    ----------
+    name : str
+        As in the roster.
+    nonce : bytes
+        Fresh, 32 bytes.
+    channel_public : bytes
+        X25519 public key.
+    graph_commitment : bytes
+        Binds its part of the randomness from which a k-regular graph is drawn.
+    attestation : bytes
+        What the enterprise's privacy ledger says of itself, at most LONGEST_ATTESTATION bytes,
+        empty where there is none. Opaque here; all that joined see it, and see the same.
+    signature : bytes
+        Ed25519, over all of the above and the manifest's hash.
+    """
 
     name: str
     nonce: bytes
     channel_public: bytes
     graph_commitment: bytes
+    attestation: bytes
     signature: bytes
 
     def signed_bytes(self, manifest_hash: bytes) -> bytes:
@@ -151,6 +170,7 @@ class JoinReply:
             self.nonce,
             self.channel_public,
             self.graph_commitment,
+            self.attestation,
         )
 
 

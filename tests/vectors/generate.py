@@ -41,7 +41,8 @@ ABOUT = (
     "the channel's private key, the graph nonce, the nonce of its join; then for each slot the "
     "round key's private half, the self-mask seed, coefficients for both secrets' shares "
     "(shamir.json; one draw, and another for what was left out), and the salts of its own two "
-    "shares. Signatures are Ed25519 of the canonical bytes, identity_seed the private key. Points, "
+    "shares. attestation is what it attests when it joins. Signatures are Ed25519 of the canonical "
+    "bytes, identity_seed the private key. Points, "
     "keys, contexts, commitments, masks and packing: the other files here. Enterprises and slots "
     "are in the order of names; who is lost gets its ReleaseRequest and says nothing after. Each "
     "Released brings the advertisement of the next slot. In these complete graphs no tags are sent "
@@ -85,7 +86,8 @@ def play(case: Case, entropy: Mapping[str, Entropy]) -> tuple[list[dict[str, str
         name: Participant(name, pair, entropy=entropy[name]) for name, pair in identities.items()
     }
     say("coordinator", "all", manifest)
-    joins = tuple(party.join(manifest) for party in parties.values())
+    attested = {one["name"]: bytes.fromhex(one["attestation"]) for one in case["enterprises"]}
+    joins = tuple(party.join(manifest, attested[name]) for name, party in parties.items())
     for join in joins:
         say(join.name, "coordinator", join)
     epoch = fix_epoch(manifest, joins)
@@ -149,6 +151,7 @@ def described(name: str, count: int, lost: list[str], consistency: bool | None) 
             {
                 "name": f"e{i:03d}",
                 "identity_seed": stream(f"id/e{i:03d}")(32).hex(),
+                "attestation": stream(f"attested/e{i:03d}")(40 * i).hex(),  # the first one: none
                 "encoded": [*rng.integers(-511, 512, 4).tolist(), int(rng.integers(0, 101))],
             }
             for i in range(count)

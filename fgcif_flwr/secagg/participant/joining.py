@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fgcif_flwr.errors import AuthenticationError, CohortError, PhaseError
+from fgcif_flwr.errors import AuthenticationError, CohortError, PhaseError, SecureSumError
 from fgcif_flwr.secagg import keys, wire
 from fgcif_flwr.secagg.epoch import Epoch, fix_epoch, graph_commitment, verify_join
 from fgcif_flwr.secagg.keys import Entropy, KeyPair
-from fgcif_flwr.secagg.messages import NONCE_BYTES, GraphNonce, JoinReply, Manifest
+from fgcif_flwr.secagg.messages import (
+    LONGEST_ATTESTATION,
+    NONCE_BYTES,
+    GraphNonce,
+    JoinReply,
+    Manifest,
+)
 from fgcif_flwr.secagg.transcript import digest
 
 MOST_GRAPHS = 1024
@@ -55,9 +61,19 @@ class Joined:
 
 
 def join(
-    name: str, identity: KeyPair, manifest: Manifest, semi_honest: bool, entropy: Entropy
+    name: str,
+    identity: KeyPair,
+    manifest: Manifest,
+    semi_honest: bool,
+    entropy: Entropy,
+    attestation: bytes = b"",
 ) -> Joining:
     """Accept a manifest: draw nonces and a channel key, sign their public halves.
+
+    Parameters
+    ----------
+    attestation
+        As in :class:`JoinReply`.
 
     Raises
     ------
@@ -66,6 +82,8 @@ def join(
     CohortError
         If its parameters hold for no secure sum, or only against a semi-honest coordinator where
         that was not accepted.
+    SecureSumError
+        If the attestation is longer than LONGEST_ATTESTATION bytes.
     """
     if manifest.identities.get(name) != identity.public:
         raise AuthenticationError(f"the roster does not hold the identity key of {name}")
@@ -75,10 +93,16 @@ def join(
             "secagg.consistency is off in a k-regular graph: a lying coordinator could open the "
             f"vector of a single enterprise; {name} does not accept that"
         )
+    if len(attestation) > LONGEST_ATTESTATION:
+        raise SecureSumError(
+            f"the attestation of {name} has {len(attestation)} bytes; a join holds at most "
+            f"{LONGEST_ATTESTATION}"
+        )
     channel = keys.agreement_from_seed(entropy(32))
     graph_nonce = entropy(NONCE_BYTES)
     commitment = graph_commitment(manifest.hash(), name, graph_nonce)
-    unsigned = JoinReply(name, entropy(NONCE_BYTES), channel.public, commitment, b"")
+    nonce = entropy(NONCE_BYTES)
+    unsigned = JoinReply(name, nonce, channel.public, commitment, attestation, b"")
     signature = keys.sign(identity, unsigned.signed_bytes(manifest.hash()))
     return Joining(manifest, replace(unsigned, signature=signature), channel.private, graph_nonce)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -55,6 +55,9 @@ _GRAPHS = b"graphs"  # in the journal, where a run's id stands; that has 32 byte
 _LAST_SLOT = 1 << 40
 _Reply = TypeVar("_Reply")
 
+Examine = Callable[[Sequence[JoinReply]], None]
+"""Looks at who joined and what each attests; raises where it does not accept that."""
+
 
 class Participant:
     """One enterprise in a run.
@@ -72,6 +75,9 @@ class Participant:
         Whether to accept a run that withstands only a coordinator which follows the protocol.
     entropy : callable
         Source of keys and shares; the operating system's generator but in tests.
+    examine : callable, optional
+        Called with all joins of an epoch, its own included, once their signatures hold and before
+        the epoch is begun. What it raises (a PrivacyError) is this enterprise's refusal.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Participant:
         journal: Journal | None = None,
         semi_honest: bool = False,
         entropy: Entropy = os.urandom,
+        examine: Examine | None = None,
     ) -> None:
         self.name = name
         self.identity = identity
@@ -95,6 +102,7 @@ class Participant:
         self.last_slot = 0
         """Highest slot of the epoch that was advertised; slots only grow."""
         self._entropy = entropy
+        self.examine = examine
 
     @property
     def manifest(self) -> Manifest | None:
@@ -117,17 +125,24 @@ class Participant:
         """Public seed of the rotations of a slot's rotated fields."""
         return self._joined().epoch.rotation_seed(slot, input_hash)
 
-    def join(self, manifest: Manifest) -> JoinReply:
+    def join(self, manifest: Manifest, attestation: bytes = b"") -> JoinReply:
         """Accept a manifest: draw nonces and a channel key, sign them.
 
-        Asked again with the same manifest before the epoch began, it says the same again. A later
-        epoch starts anew: all secrets of the earlier one are forgotten.
+        Asked again with the same manifest before the epoch began, it says the same again, the
+        first attestation included. A later epoch starts anew: all secrets of the earlier one are
+        forgotten.
+
+        Parameters
+        ----------
+        attestation
+            What this enterprise's privacy ledger says of itself, signed with the rest and shown to
+            all that join; at most 1024 bytes, empty where there is none.
 
         Raises
         ------
         SlotSpentError
             If this epoch, or a later one, was joined already.
-        AuthenticationError, CohortError
+        AuthenticationError, CohortError, SecureSumError
             As :func:`fgcif_flwr.secagg.participant.joining.join`.
         """
         before = self.manifest
@@ -135,7 +150,9 @@ class Participant:
             return self.joining.said
         if before is not None and manifest.run == before.run and manifest.epoch <= before.epoch:
             raise SlotSpentError(f"epoch {manifest.epoch} was joined already; epochs only grow")
-        accepted = joining.join(self.name, self.identity, manifest, self.semi_honest, self._entropy)
+        accepted = joining.join(
+            self.name, self.identity, manifest, self.semi_honest, self._entropy, attestation
+        )
         if self.joined is not None:
             self.journal.forget(self.joined.epoch.run_id)  # large replies; its slots stay spent
         self.joining, self.joined = accepted, None
@@ -188,9 +205,14 @@ class Participant:
             If this enterprise has not joined.
         AuthenticationError, PhaseError, CohortError
             As :func:`fgcif_flwr.secagg.participant.joining.begin`.
+        PrivacyError
+            If this enterprise does not accept what another attests: ``examine`` says so. It has
+            then not begun the epoch, and may be told other joins.
         """
-        self.joined = joining.begin(self._joining(), joins, graph_nonces)
-        self.joining = None
+        joined = joining.begin(self._joining(), joins, graph_nonces)
+        if self.examine is not None:
+            self.examine(tuple(joins))
+        self.joined, self.joining = joined, None
 
     def advertise(self, request: AdvertiseRequest) -> Advertisement:
         """Draw round key and self-mask seed for a slot and share both with the neighbours.

@@ -19,6 +19,7 @@ from fgcif_flwr.secagg.keys import Entropy, KeyPair
 from fgcif_flwr.secagg.participant import Participant
 from fgcif_flwr.secagg.participant.advertising import Advertised
 from fgcif_flwr.secagg.participant.joining import Channel, Joined, Joining
+from fgcif_flwr.secagg.participant.party import Examine
 from fgcif_flwr.secagg.participant.releasing import Masked
 
 State = dict[str, int | str | bytes]
@@ -66,8 +67,10 @@ def dump(participant: Participant) -> State:
     return state
 
 
-def load(state: Mapping[str, object], entropy: Entropy = os.urandom) -> Participant:
-    """Rebuild a participant from :func:`dump`."""
+def load(
+    state: Mapping[str, object], entropy: Entropy = os.urandom, examine: Examine | None = None
+) -> Participant:
+    """Rebuild a participant from :func:`dump`; ``examine`` is no part of what was dumped."""
     party = wire.decode(_Party, _octets(state, "party"))
     participant = Participant(
         party.name,
@@ -75,6 +78,7 @@ def load(state: Mapping[str, object], entropy: Entropy = os.urandom) -> Particip
         journal=MemoryJournal.from_bytes(_octets(state, "journal")),
         semi_honest=party.semi_honest,
         entropy=entropy,
+        examine=examine,
     )
     participant.joining = party.joining
     participant.last_slot = party.last_slot

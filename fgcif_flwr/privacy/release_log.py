@@ -1,0 +1,51 @@
+"""The release log: one line for everything that leaves an enterprise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One line of the release log: what left, when, under which guarantee."""
+
+    time: str
+    run: str
+    slot: int
+    task: str
+    numbers: int
+    cohort: int
+    guarantee: str
+
+
+class ReleaseLog(Protocol):
+    """Where the lines go."""
+
+    def append(self, entry: LogEntry) -> None:
+        """Write one line; it must be written when this returns."""
+
+
+class FileLog:
+    """A release log in a file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, entry: LogEntry) -> None:
+        """Append one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry)) + "\n")
+
+
+class MemoryLog:
+    """A release log in memory: for tests, and for simulations that write nothing."""
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+
+    def append(self, entry: LogEntry) -> None:
+        """Keep one line."""
+        self.entries.append(entry)
