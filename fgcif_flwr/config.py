@@ -156,7 +156,7 @@ class PrivacySection(_Section):
     noise: Literal["distributed", "local"] = "distributed"
     epsilon: Annotated[float, Field(gt=0, le=1000)] | Literal["none"] = "none"
     delta: Annotated[float, Field(gt=0, lt=1)] | Literal["none"] = "none"
-    clipping: Literal["fixed", "automatic", "adaptive"] = "automatic"
+    clipping: Literal["fixed", "automatic", "adaptive"] = "fixed"
     clipping_norm: float = Field(1.0, gt=0, le=1e6, description="of a gradient or an update")
     target_unclipped: float = Field(0.5, gt=0, lt=1, description="where clipping is adaptive")
     rows_per_enterprise: int = Field(4096, ge=1, le=10_000_000, description="a public cap")
@@ -358,6 +358,11 @@ def _check_privacy(config: RunConfig) -> None:
         raise PrivacyError(
             "privacy.clipping = automatic is for gradients of customers; for an enterprise's "
             "update use fixed or adaptive"
+        )
+    if privacy.unit == "enterprise" and training.class_weighting != "none":
+        raise ConfigurationError(
+            "training.class_weighting does not go with privacy.unit = enterprise: no classes are "
+            "counted under it; set it to none"
         )
     if privacy.unit == "enterprise" and privacy.sampling_rate < 1:
         raise PrivacyError(

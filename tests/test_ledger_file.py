@@ -85,7 +85,7 @@ def test_only_its_owner_may_read_a_ledger(tmp_path):
             modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in tmp_path.iterdir()}
     finally:
         os.umask(umask)
-    assert set(modes) == {"ledger", "ledger-wal", "ledger-shm"}
+    assert set(modes) == {"ledger", "ledger-lock", "ledger-wal", "ledger-shm"}
     assert set(modes.values()) == {0o600}
 
 
@@ -250,6 +250,16 @@ def test_who_waits_for_too_long_is_told(path, monkeypatch):
             reserve(other)
         assert other.spent(DELTA).entries == 2  # reading needs no turn
         one._run("ROLLBACK")
+        reserve(other)
+
+
+def test_writers_take_turns_until_the_checkpoint_of_a_commit_is_over(path, monkeypatch):
+    monkeypatch.setattr("fgcif_flwr.privacy.ledger.file._PATIENCE", 0.0)
+    with SqliteLedger(path, "customers") as one, SqliteLedger(path, "customers") as other:
+        with one._in_turn():
+            with pytest.raises(LedgerError, match="written by others for 0 s; try again"):
+                reserve(other)
+            assert other.spent(DELTA).entries == 2
         reserve(other)
 
 

@@ -67,4 +67,4 @@ def test_processes_that_charge_at_once_do_not_overspend(together):
 
 def test_processes_that_make_a_ledger_at_once_make_one(together):
     assert together["keys"] == 1
-    assert together["left"] == ["shared"]
+    assert together["left"] == ["shared", "shared-lock"]

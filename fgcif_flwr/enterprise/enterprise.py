@@ -83,7 +83,8 @@ class Enterprise:
 
     def answer(self, request: Request) -> Reply:
         """Answer a request, or refuse it with a reason that holds nothing of a customer."""
-        self.participant.examine = self._examine
+        if self.witness is not None:
+            self.participant.examine = self._examine
         try:
             return self._answer(request)
         except FgcifError as error:
@@ -127,8 +128,9 @@ class Enterprise:
         manifest = self.participant.manifest
         if self.witness is None or manifest is None:
             return
-        for join in joins:
-            self.witness.seen(join.name, manifest.identities[join.name], join.attestation)
+        self.witness.seen_together(
+            (join.name, manifest.identities[join.name], join.attestation) for join in joins
+        )
 
     def _release(self, release: Release) -> Released:
         manifest = self.participant.manifest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,19 +18,16 @@ import torch
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import Consortium, load_consortium
 from fgcif_flwr.enterprise.enterprise import Enterprise
-from fgcif_flwr.errors import LedgerError
-from fgcif_flwr.federation.requests import Join, Release, Reply, Request
-from fgcif_flwr.privacy.ledger import Ledger, SqliteLedger, Witness
+from fgcif_flwr.enterprise.simulated_ledgers import ledger_for, witness_for
+from fgcif_flwr.federation.requests import Reply, Request
 from fgcif_flwr.privacy.policy import Policy
 from fgcif_flwr.privacy.release_log import FileLog, MemoryLog, ReleaseLog
 from fgcif_flwr.secagg import Participant
 from fgcif_flwr.secagg.keys import identity_from_seed
-from fgcif_flwr.secagg.messages import AdvertiseRequest
 from fgcif_flwr.secagg.participant.snapshot import State, dump, load
 
 LOG_DIRECTORY = "releases"
 _MOST_EPSILON = 1e6  # where a simulation states only the noise
-LEDGER_DIRECTORY = "ledgers"
 
 
 def answer(
@@ -56,8 +53,8 @@ def answer(
         # All enterprises and the coordinator are one process here: it is trusted anyway.
         participant = Participant(rows.name, identity_from_seed(os.urandom(32)), semi_honest=True)
     log = _log(config.run.output, index)
-    with ExitStack() as opened:
-        ledger, witness = _memory(config, index, request, opened)
+    ledger, witness = ledger_for(config, index, request), witness_for(config, index, request)
+    with nullcontext() if witness is None else witness:
         policy = policy_of(config)
         enterprise = Enterprise(consortium.schema, rows, participant, policy, log, ledger, witness)
         reply = enterprise.answer(request)
@@ -83,25 +80,6 @@ def policy_of(config: RunConfig) -> Policy:
         delta_per_run=delta,
         delta_total=delta,
     )
-
-
-def _memory(
-    config: RunConfig, index: int, request: Request, opened: ExitStack
-) -> tuple[Ledger | None, Witness | None]:
-    """Open ledger and witness of a simulated enterprise, where a unit is stated, for the requests
-    that need them."""
-    if config.privacy.unit == "none":
-        return None, None
-    if not config.run.output:
-        raise LedgerError("run.output: a simulation with a privacy unit wants a directory")
-    directory = Path(config.run.output) / LEDGER_DIRECTORY
-    directory.mkdir(parents=True, exist_ok=True)
-    if isinstance(request, Join | Release):
-        path = directory / f"{index:04d}.db"
-        return opened.enter_context(SqliteLedger(path, f"enterprise {index}")), None
-    if isinstance(request, AdvertiseRequest):
-        return None, opened.enter_context(Witness(directory / f"{index:04d}-others.db"))
-    return None, None
 
 
 @lru_cache(maxsize=2)

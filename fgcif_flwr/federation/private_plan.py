@@ -23,7 +23,6 @@ from fgcif_flwr.privacy.plan import EVERYBODY, PlannedRelease, PrivacyPlan, Stre
 from fgcif_flwr.secagg.parameters import SecureSumParameters
 
 _SLACK = 1e-9  # relative: two platforms' floating point
-_TAIL_SHARE = 1e-6  # of delta, kept for the noise's tail while multipliers are looked for
 
 
 def validation_rounds(config: RunConfig) -> tuple[int, ...]:
@@ -177,8 +176,15 @@ def _from_epsilon(config: RunConfig, features: FeatureLayout, parameters: int) -
     privacy = config.privacy
     assert privacy.epsilon != "none"
     assert privacy.delta != "none"
-    epsilon, delta = privacy.epsilon, privacy.delta * (1 - _TAIL_SHARE)
     slots = _slots(config)
+    tails = (
+        slots[task] * _mechanism(task, config, features, parameters, 1.0).tail for task in slots
+    )
+    epsilon, delta = privacy.epsilon, privacy.delta - math.fsum(tails)
+    if delta <= 0:
+        raise PrivacyError(
+            f"privacy.delta {privacy.delta:g} is taken up by the noise's tail; raise it"
+        )
 
     def curve(task: str, multiplier: float) -> Curve:
         return slots[task] * _mechanism(task, config, features, parameters, multiplier).curve

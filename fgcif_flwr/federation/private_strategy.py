@@ -105,8 +105,8 @@ class PrivateFedOpt(SecureStrategy):
             values = self.plan.release(TRAIN).mechanism.sum.decode(total.values)
             contributions = self._contributions(survivors)
             update = values[UPDATE] * (self.clipping_norm / contributions)
-            if self.config.training.algorithm == "fedsgd":
-                update = -update  # down the gradient
+            if self.config.privacy.unit == "customer":
+                update = -update  # customers sum gradients; an enterprise's update is a step down
             if UNCLIPPED in values:
                 self._adapt(float(values[UNCLIPPED][0]) / contributions)
         model = self._step(server_round, update)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from fgcif_flwr.errors import LedgerRolledBackError, PrivacyError
@@ -66,31 +67,35 @@ class Witness(CheckedFile):
         PrivacyError
             If it is no attestation; an empty one is none.
         """
-        try:
-            now = Attestation.from_bytes(attestation)
-        except PrivacyError as error:
-            raise PrivacyError(f"{name}: {error}; it must join with its ledger") from None
+        self.seen_together([(name, identity, attestation)])
+
+    def seen_together(self, joins: Iterable[tuple[str, bytes, bytes]]) -> None:
+        """As :meth:`seen` for the joins of an epoch at once, of which all or none is remembered."""
+        attested = [(*join, _attestation(*join)) for join in joins]
         with self._transaction():
-            same = False
-            for row in self._run(
-                "SELECT name, identity, attestation, checksum FROM attested"
-                " WHERE name = ? OR identity = ?",
-                *(name, identity),
-            ).fetchall():
-                before = self._read(row)
-                reason = before.contradiction(now)
-                if reason is not None:
-                    raise LedgerRolledBackError(
-                        f"the privacy ledger of {name} is not the one it showed before: {reason}; "
-                        "it must put back the newest copy"
-                    )
-                same = same or row[:3] == (name, identity, attestation)
-            if not same:
-                checksum = _checksum(name, identity, attestation)
-                self._run(
-                    "INSERT OR REPLACE INTO attested VALUES (?, ?, ?, ?)",
-                    *(name, identity, attestation, checksum),
+            for name, identity, attestation, now in attested:
+                self._compare(name, identity, attestation, now)
+
+    def _compare(self, name: str, identity: bytes, attestation: bytes, now: Attestation) -> None:
+        same = False
+        for row in self._run(
+            "SELECT name, identity, attestation, checksum FROM attested"
+            " WHERE name = ? OR identity = ?",
+            *(name, identity),
+        ).fetchall():
+            reason = self._read(row).contradiction(now)
+            if reason is not None:
+                raise LedgerRolledBackError(
+                    f"the privacy ledger of {name} is not the one it showed before: {reason}; "
+                    "it must put back the newest copy"
                 )
+            same = same or row[:3] == (name, identity, attestation)
+        if not same:
+            checksum = _checksum(name, identity, attestation)
+            self._run(
+                "INSERT OR REPLACE INTO attested VALUES (?, ?, ?, ?)",
+                *(name, identity, attestation, checksum),
+            )
 
     def forget(self, name: str) -> None:
         """Drop what an enterprise showed under a name and the keys it had: a deliberate act, where
@@ -111,6 +116,13 @@ class Witness(CheckedFile):
         if kinds != (str, bytes, bytes, bytes) or row[3] != _checksum(*row[:3]):
             raise self._damaged("a checksum is wrong")
         return Attestation.from_bytes(row[2])
+
+
+def _attestation(name: str, identity: bytes, attestation: bytes) -> Attestation:
+    try:
+        return Attestation.from_bytes(attestation)
+    except PrivacyError as error:
+        raise PrivacyError(f"{name}: {error}; it must join with its ledger") from None
 
 
 def _checksum(name: str, identity: bytes, attestation: bytes) -> bytes:
