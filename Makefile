@@ -28,6 +28,9 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.secagg --plain
 	$(BIN)/python -m benchmarks.simulate
+	$(BIN)/python -m benchmarks.noise
+	$(BIN)/python -m benchmarks.canary
+	$(BIN)/python -m benchmarks.privacy
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

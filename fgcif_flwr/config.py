@@ -123,7 +123,7 @@ class TrainingSection(_Section):
     class_weighting: Literal["none", "balanced"] = "none"
     proximal_mu: float = Field(0.0, ge=0, le=1000)
     server_optimizer: Literal["none", "momentum", "adam"] = "none"
-    server_learning_rate: float = Field(1.0, gt=0, le=100)
+    server_learning_rate: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 1.0
     server_momentum: float = Field(0.9, ge=0, lt=1)
     average_last: float = Field(0.0, ge=0, le=1, description="share of the rounds, from the end")
 
@@ -302,6 +302,11 @@ def _refuse_what_is_not_there(config: RunConfig) -> None:
             "remove them"
         )
     if config.privacy.unit == "none":
+        if config.training.server_learning_rate == "auto":
+            raise ConfigurationError(
+                "training.server_learning_rate = auto goes by the noise of a privacy unit; set a "
+                "number"
+            )
         if config.privacy != default.privacy:
             raise ConfigurationError(
                 "the settings of privacy have no effect while privacy.unit = none; remove them, or "
@@ -367,6 +372,13 @@ def _check_privacy(config: RunConfig) -> None:
     if privacy.unit == "enterprise" and privacy.sampling_rate < 1:
         raise PrivacyError(
             "privacy.sampling_rate below 1 is for customers: enterprises that take part are seen"
+        )
+    if training.server_learning_rate == "auto" and (
+        privacy.unit != "customer" or privacy.noise != "distributed" or privacy.clipping != "fixed"
+    ):
+        raise ConfigurationError(
+            "training.server_learning_rate = auto is for gradients of customers with fixed "
+            "clipping and shared noise; set a number"
         )
     if privacy.unit == "customer" and config.model.dropout > 0:
         raise ConfigurationError(

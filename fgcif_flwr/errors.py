@@ -183,6 +183,7 @@ class BudgetExhaustedError(PrivacyError):
     """An enterprise's privacy budget does not cover what is asked of it."""
 
     exit_code = 52
+    told_outside = False  # it tells what other runs have spent
 
 
 class LedgerError(PrivacyError):

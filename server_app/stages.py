@@ -60,10 +60,14 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
     config = with_noise(config, features, parameter_count(features, config.model), secure_sum)
     metered = grid if isinstance(grid, MeteredGrid) else MeteredGrid(grid)
     with ExitStack() as opened:
-        seen = None
-        if config.privacy.unit != "none":
-            seen = opened.enter_context(Witness(config.run.witness or directory.witness)).seen
-        session = SecureSumSession(metered, settings, terms_of(config, schema.hash), seen)
+        terms = terms_of(config, schema.hash)
+        if config.privacy.unit == "none":
+            session = SecureSumSession(metered, settings, terms)
+        else:
+            witness = opened.enter_context(Witness(config.run.witness or directory.witness))
+            session = SecureSumSession(
+                metered, settings, terms, witness.seen, released=witness.released
+            )
         session.join()
         network, record = _trained(session, metered, config, schema, directory, started)
     promised = {"privacy": record["privacy"], "metrics": record["metrics"]}

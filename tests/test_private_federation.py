@@ -490,3 +490,24 @@ def test_a_ledger_that_is_put_back_within_a_run_is_found_at_the_next_epoch(
             assert len(survivors) == FIVE - 1
     assert accused(caplog) == ["enterprise-03"]
     assert counted(houses.path(3)) == {}
+
+
+def test_a_ledger_put_back_to_just_after_its_last_join_is_found_by_the_releases_since(
+    tmp_path, caplog
+):
+    houses = Houses(tmp_path / "houses")
+    changed = {"run.witness": str(tmp_path / "witness.db"), "run.rounds": 1}
+    config = private(tmp_path / "run", CUSTOMER, changed)
+    old = tmp_path / "old.db"
+
+    def copying(message):
+        if message.metadata.message_type == "query.advertise" and not old.exists():
+            shutil.copy(houses.path(3), old)  # the join is in it, no release yet
+        return False
+
+    run_private(config, houses.app, lose_before=copying)
+    assert sum(counted(houses.path(3)).values()) > 1
+    put_back(houses, 3, old)
+    caplog.clear()
+    run_private(config, houses.app)
+    assert accused(caplog) == ["enterprise-03"]

@@ -1,1 +1,1 @@
-"""Attacks that measure leakage (none yet)."""
+"""Attacks that measure leakage."""

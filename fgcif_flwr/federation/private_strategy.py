@@ -36,6 +36,8 @@ from fgcif_flwr.secagg.encoding import VectorLayout
 logger = logging.getLogger(__name__)
 
 _CLIPPING_RATE = 0.2  # eta of Andrew et al. 2021
+# Chosen on validation rows of three tables at two epsilons (docs/privacy.md): from .15 to .3 serve.
+_WEIGHT_NOISE, _MOST_RATE = 0.25, 6.0
 
 
 class PrivateFedOpt(SecureStrategy):
@@ -68,9 +70,9 @@ class PrivateFedOpt(SecureStrategy):
         class_weights: Mapping[str, np.ndarray],
         on_round: Callable[[RoundReport], None] | None = None,
     ) -> None:
-        super().__init__(session, config, features, class_weights, on_round)
         self.plan = plan
         self.rows = rows
+        super().__init__(session, config, features, class_weights, on_round)
         self.clipping_norm = config.privacy.clipping_norm
         """Of gradients or updates; moves where clipping is adaptive."""
         self._validated = validation_rounds(config)
@@ -149,6 +151,23 @@ class PrivateFedOpt(SecureStrategy):
                 for name, value in metrics.items()
             }
         )
+
+    def _learning_rate(self) -> float | None:
+        """Choose the rate so that the noise in the weights is alike whatever budget and table.
+
+        With s the standard deviation of one number of the mean contribution, noise of T rounds
+        adds up to rate * s * sqrt(T) in a weight; that is held at :data:`_WEIGHT_NOISE`, by public
+        and released numbers alone.
+        """
+        training = self.config.training
+        if training.server_learning_rate != "auto":
+            return None
+        mechanism, roster = self.plan.release(TRAIN).mechanism, len(self.session.epoch.holders)
+        noise = mechanism.sum.noise_deviation(UPDATE, roster, self.plan.honest)
+        deviation = noise / self._contributions(roster)
+        rate = min(_MOST_RATE, _WEIGHT_NOISE / (deviation * math.sqrt(self.config.run.rounds)))
+        logger.info("training.server_learning_rate: %.3g of the mean clipped direction", rate)
+        return rate / self.config.privacy.clipping_norm  # updates are in the gradients' units
 
     def _contributions(self, survivors: int) -> float:
         """Return how many contributions a sum over so many survivors has, as far as is public."""

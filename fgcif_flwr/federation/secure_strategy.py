@@ -87,13 +87,17 @@ class SecureStrategy(FedAvg):
         self.features = features
         self.class_weights = class_weights
         self.on_round = on_round
-        self.optimizer = ServerOptimizer(config.training)
+        self.optimizer = ServerOptimizer(config.training, self._learning_rate())
         averaged = math.ceil(config.training.average_last * config.run.rounds)
         self._average = WeightAverage(config.run.rounds - averaged + 1)
         self.metrics: dict[str, dict[str, dict[str, float]]] = {}
         """Metrics of the last model by split (``validation``, ``test``) and head."""
         self._task: Task | None = None
         self._arrays: dict[str, np.ndarray] = {}
+
+    def _learning_rate(self) -> float | None:
+        """Return the server's learning rate where the configuration leaves it to the strategy."""
+        return None
 
     def summary(self) -> None:
         """Log what protects a round."""

@@ -19,10 +19,21 @@ class ServerOptimizer:
 
     ``none``: w + lr·u. ``momentum``: m ← βm + u, w + lr·m. ``adam``: FedAdam, without bias
     correction as in the paper. Moments are float64, the model float32.
+
+    Parameters
+    ----------
+    config : TrainingSection
+    learning_rate : float, optional
+        In place of ``config.server_learning_rate``, where that is ``auto``.
     """
 
-    def __init__(self, config: TrainingSection) -> None:
+    def __init__(self, config: TrainingSection, learning_rate: float | None = None) -> None:
         self._config = config
+        if learning_rate is None:
+            if config.server_learning_rate == "auto":
+                raise ValueError("training.server_learning_rate is auto: its value is to be given")
+            learning_rate = config.server_learning_rate
+        self.learning_rate = learning_rate
         self._first: npt.NDArray[np.float64] | None = None
         self._second: npt.NDArray[np.float64] | None = None
 
@@ -39,7 +50,7 @@ class ServerOptimizer:
             Mean update, shape (d,).
         """
         vector = to_vector(arrays).astype(np.float64)
-        vector += self._config.server_learning_rate * self._direction(update)
+        vector += self.learning_rate * self._direction(update)
         return from_vector(vector, arrays)
 
     def _direction(self, update: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

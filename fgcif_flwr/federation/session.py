@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -97,6 +97,8 @@ class SecureSumSession:
         The manifest's terms.
     witness : callable, optional
         Shown what each enterprise attests at join (:data:`Witness`).
+    released : callable, optional
+        Told the names of those whose vectors arrived in a slot: each was charged for it.
 
     Raises
     ------
@@ -105,9 +107,15 @@ class SecureSumSession:
     """
 
     def __init__(
-        self, grid: Grid, settings: SessionSettings, terms: str, witness: Witness | None = None
+        self,
+        grid: Grid,
+        settings: SessionSettings,
+        terms: str,
+        witness: Witness | None = None,
+        released: Callable[[Iterable[str]], None] | None = None,
     ) -> None:
         self.grid = grid
+        self._released = released
         self.settings = settings
         enterprises = len(settings.roster or ()) or settings.enterprises
         self._tolerated = settings.parameters(enterprises).tolerated_dropouts
@@ -189,6 +197,8 @@ class SecureSumSession:
                 logger.warning("%s counts as lost: %s", name, error)
             self._epochs.keep({name: released.next})
         self._epochs.note_lost(slot.cohort, slot.arrived)
+        if self._released is not None:
+            self._released(sorted(slot.arrived))
         total = self._opened(slot)
         values = dict(total.values)
         outcomes = {name: int(values.pop(name)[0]) for name in OUTCOMES if name in values}

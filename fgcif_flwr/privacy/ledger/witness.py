@@ -19,6 +19,8 @@ class Witness(CheckedFile):
     show the same ledger, grown. That finds
 
     - a ledger that is shorter than before, or as long with other entries;
+    - one that has fewer entries more than the releases that its witness was told of since: one
+      that was put back after its last join;
     - another ledger in the place of the one before, a new one too;
     - a longer one, as an older copy that went on is, if the joins of before are not in it. An
       attestation shows the last 8 joins, so joins are compared this far back: a copy that joined
@@ -45,6 +47,7 @@ class Witness(CheckedFile):
         "CREATE TABLE attested (name TEXT NOT NULL, identity BLOB NOT NULL,"
         " attestation BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (name, identity))",
         "CREATE INDEX attested_by_identity ON attested (identity)",
+        "CREATE TABLE releases (name TEXT NOT NULL PRIMARY KEY, since INTEGER NOT NULL)",
     )
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -78,12 +81,18 @@ class Witness(CheckedFile):
 
     def _compare(self, name: str, identity: bytes, attestation: bytes, now: Attestation) -> None:
         same = False
+        row = self._run("SELECT since FROM releases WHERE name = ?", name).fetchone()
+        releases = 0 if row is None else row[0]
         for row in self._run(
             "SELECT name, identity, attestation, checksum FROM attested"
             " WHERE name = ? OR identity = ?",
             *(name, identity),
         ).fetchall():
-            reason = self._read(row).contradiction(now)
+            before = self._read(row)
+            reason = before.contradiction(now)
+            grown = now.head.length - before.head.length
+            if reason is None and row[0] == name and grown < releases:
+                reason = f"it has {grown} entries more, and {releases} releases were seen since"
             if reason is not None:
                 raise LedgerRolledBackError(
                     f"the privacy ledger of {name} is not the one it showed before: {reason}; "
@@ -96,11 +105,24 @@ class Witness(CheckedFile):
                 "INSERT OR REPLACE INTO attested VALUES (?, ?, ?, ?)",
                 *(name, identity, attestation, checksum),
             )
+            self._run("DELETE FROM releases WHERE name = ?", name)
+
+    def released(self, names: Iterable[str]) -> None:
+        """Remember, durably, that each of these released something since its last join here; its
+        ledger must have grown by an entry for each time."""
+        with self._transaction():
+            for name in names:
+                self._run(
+                    "INSERT INTO releases VALUES (?, 1) ON CONFLICT (name)"
+                    " DO UPDATE SET since = since + 1",
+                    name,
+                )
 
     def forget(self, name: str) -> None:
         """Drop what an enterprise showed under a name and the keys it had: a deliberate act, where
         its people vouch for a new ledger; durable when it returns."""
         with self._transaction():
+            self._run("DELETE FROM releases WHERE name = ?", name)
             self._run(
                 "DELETE FROM attested WHERE identity IN"
                 " (SELECT identity FROM attested WHERE name = ?)",
