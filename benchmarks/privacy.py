@@ -23,7 +23,7 @@ from fgcif_flwr.cli.simulate import Engine, run_simulation
 from fgcif_flwr.config import read_toml
 
 SHARED = Path(__file__).resolve().parents[1] / "docs" / "private.toml"
-# DP-SGD inside each enterprise, one full-batch step a round: on a hundred rows sampling gains nothing
+# DP-SGD inside each enterprise, one full-batch step a round: with few rows sampling gains little
 LOCAL = {
     "run.rounds": 20,
     "training.algorithm": "fedavg",

@@ -295,6 +295,8 @@ def _refuse_what_is_not_there(config: RunConfig) -> None:
         raise NotAvailableError(
             f"generator.kind = {config.generator.kind} is not there yet in this version"
         )
+    if config.training.proximal_mu > 0 and config.training.algorithm == "fedsgd":
+        raise ConfigurationError("training.proximal_mu has no effect with fedsgd; remove it")
     # A privacy or generator setting without its unit or kind would have no effect: say so.
     if config.generator != default.generator:
         raise ConfigurationError(
@@ -384,5 +386,3 @@ def _check_privacy(config: RunConfig) -> None:
         raise ConfigurationError(
             "model.dropout has no effect on gradients of single customers; set it to 0"
         )
-    if training.proximal_mu > 0 and training.algorithm == "fedsgd":
-        raise ConfigurationError("training.proximal_mu has no effect with fedsgd; remove it")

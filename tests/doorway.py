@@ -48,7 +48,10 @@ class Doorway:
         self.consortium = Consortium(4)
         self.log = MemoryLog()
         self.party = self.consortium.participants[WHO]
-        self.door = Door(self.party, policy or Policy(), self.log)
+        policy = policy or Policy()
+        if "units" not in policy.model_fields_set:
+            policy = policy.model_copy(update={"units": frozenset({"none"})})
+        self.door = Door(self.party, policy, self.log)
 
     def open(self) -> tuple[SlotCollection, ReleaseRequest]:
         self.ads = self.consortium.advertise()

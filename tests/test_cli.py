@@ -137,6 +137,17 @@ def test_schema_commands_list_show_and_draft(tmp_path: Path):
 
 SECRET = "jane.doe@example.org"
 
+PRIVATE = [
+    "--set",
+    "privacy.unit=customer",
+    "--set",
+    "training.algorithm=fedsgd",
+    "--set",
+    "privacy.epsilon=1.0",
+    "--set",
+    "privacy.delta=1e-5",
+]
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
@@ -144,9 +155,13 @@ SECRET = "jane.doe@example.org"
         (["--set", "training.learning_rat=1"], 11, "did you mean training.learning_rate?"),
         (["--set", "training.learning_rate=-1"], 10, "training.learning_rate"),
         (["--set", "nonsense"], 10, "section.key=value"),
-        (["--set", "privacy.unit=customer"], 12, "not there yet"),
+        (["--set", "privacy.unit=customer"], 10, "wants an epsilon"),
+        (["--set", "privacy.unit=household"], 10, "privacy.unit"),
+        ([*PRIVATE, "--set", "privacy.epsilon=-1"], 10, "privacy.epsilon"),
+        ([*PRIVATE, "--set", "privacy.clipping_norm=0"], 10, "privacy.clipping_norm"),
+        ([*PRIVATE, "--set", "privacy.delta=0.5"], 50, "privacy.rows_per_enterprise"),
+        ([*PRIVATE, "--set", "training.algorithm=fedavg"], 50, "use fedsgd, or privacy.noise"),
         (["--set", "generator.kind=ctgan"], 12, "not there yet"),
-        (["--set", "training.algorithm=fedsgd"], 12, "not there yet"),
         (["--set", "privacy.epsilon=1.0"], 10, "no effect while privacy.unit = none"),
         (["--schema", "telko"], 20, "telco"),
         (["--partition", "dirichlet:0"], 25, "above 0"),

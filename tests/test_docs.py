@@ -104,6 +104,11 @@ def test_the_configuration_example_is_a_configuration(tmp_path: Path) -> None:
     assert unflatten(read_toml(tmp_path / "run.toml")).run.rounds == 50
 
 
+def test_the_example_of_a_private_run_is_a_configuration() -> None:
+    config = unflatten(read_toml(DOCS / "private.toml"))
+    assert config.privacy.unit == "customer"
+
+
 def test_the_schema_examples_are_schemas() -> None:
     whole, transactions = fenced(page("schema.md"), "toml")
     schema = schema_from_toml(whole, "docs/schema.md")

@@ -17,8 +17,8 @@ from fgcif_flwr.errors import (
     PhaseError,
     SlotSpentError,
 )
-from fgcif_flwr.privacy.release_log import FileLog, LogEntry, MemoryLog
 from fgcif_flwr.privacy.outcomes import OUTCOMES, with_outcome
+from fgcif_flwr.privacy.release_log import FileLog, LogEntry, MemoryLog
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg import Field, Participant, ReleaseRequest, SqliteJournal, VectorLayout, wire
 from fgcif_flwr.secagg.masking import CHECK_WORDS

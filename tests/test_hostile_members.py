@@ -89,7 +89,9 @@ def test_members_that_take_turns_in_withholding_their_nonces_do_not_end_the_run(
     group = (FEWER - 1, FEWER - 2, FEWER - 3)
     deployment = Deployment(tmp_path, FEWER, hostile={i: league(i) for i in group})
     for index in range(FEWER):
-        deployment.mods[index] = deployment.mod(index, policy=Policy(minimum_colluders=1))
+        deployment.mods[index] = deployment.mod(
+            index, policy=Policy(minimum_colluders=1, units={"none"})
+        )
     deployment.run(**SPARSE)
     assert turn == [f"e{i:03d}" for i in group]
     assert deployment.sums[0].survivors == deployment.without(*group)
@@ -106,7 +108,9 @@ def test_one_that_keeps_its_nonce_back_twice_is_asked_to_join_no_more(tmp_path, 
 
     deployment = Deployment(tmp_path, 24, hostile={LIAR: withholding})
     for index in range(24):
-        deployment.mods[index] = deployment.mod(index, policy=Policy(minimum_colluders=1))
+        deployment.mods[index] = deployment.mod(
+            index, policy=Policy(minimum_colluders=1, units={"none"})
+        )
     deployment.run(4, neighbours=8, tolerated_colluders=1)
     assert asked.count(Join) == asked.count(Reveal) == 2
     assert [total.survivors for total in deployment.sums] == [deployment.without(LIAR)] * 4

@@ -347,19 +347,29 @@ def test_a_retried_slot_is_charged_anew_and_has_fresh_noise(tmp_path, monkeypatc
     assert variance_is(difference, 2 * mechanism.sum.variance / 3)
 
 
-def test_when_the_planned_slots_are_used_up_enterprises_refuse_and_say_why(tmp_path):
+TOLD = "enterprise-00: An enterprise's privacy budget does not cover what is asked of it; "
+"""All that leaves an enterprise of its budget: what is spent is other runs' matter."""
+
+
+def test_when_the_planned_slots_are_used_up_enterprises_refuse_and_say_why_in_their_own_log(
+    tmp_path, caplog
+):
     houses = Houses(tmp_path / "houses")
     config = private(tmp_path / "run", CUSTOMER, {"privacy.spare_slots": 1, "run.rounds": 1})
-    with pytest.raises(BudgetExhaustedError, match=r"task train was charged 2 times .* its plan"):
+    with pytest.raises(BudgetExhaustedError, match=TOLD) as told:
         run_private(config, houses.app, lose_after=lost(1, 4, in_round=1))
+    assert "charged" not in str(told.value)
+    said = "enterprise-00 refused: task train was charged 2 times in this run, as often as its plan"
+    assert said in caplog.text
     for index in range(FIVE):
         assert charged_in(houses.path(index)) == {STATISTICS: [1], TRAIN: [2, 3]}
 
 
-def test_a_simulated_enterprise_has_no_budget_beyond_the_run_it_is_in(tmp_path):
+def test_a_simulated_enterprise_has_no_budget_beyond_the_run_it_is_in(tmp_path, caplog):
     config = private(tmp_path, CUSTOMER, {"privacy.spare_slots": 1, "run.rounds": 1})
-    with pytest.raises(BudgetExhaustedError, match="does not cover this"):
+    with pytest.raises(BudgetExhaustedError, match=TOLD):
         run_private(config, lose_after=lost(1, 4, in_round=1))
+    assert "enterprise-00 refused: the privacy budget does not cover this" in caplog.text
     for path in ledgers_in(tmp_path / "ledgers"):
         with SqliteLedger(path) as ledger:
             assert ledger.spent(1e-5).epsilon <= 1
@@ -383,11 +393,15 @@ def test_one_enterprise_without_budget_refuses_and_the_others_go_on(tmp_path):
     assert len(entries_in(houses.path(1))) == 5
 
 
-def test_more_without_budget_than_may_be_lost_fail_the_run_with_the_reason(tmp_path):
+def test_more_without_budget_than_may_be_lost_fail_the_run_and_what_is_spent_stays_inside(
+    tmp_path, caplog
+):
     houses, config = Houses(tmp_path / "houses"), private(tmp_path / "run", CUSTOMER)
     houses.policies = {0: poor(config), 2: poor(config)}
-    with pytest.raises(BudgetExhaustedError, match="enterprise-00: the privacy budget"):
+    with pytest.raises(BudgetExhaustedError, match=TOLD) as told:
         run_private(config, houses.app)
+    assert not any(digit in str(told.value).partition(": ")[2] for digit in "0123456789")
+    assert "enterprise-02 refused: the privacy budget does not cover this" in caplog.text
     assert all(entries_in(houses.path(index)) == [] for index in range(FIVE))
 
 

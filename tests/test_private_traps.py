@@ -442,7 +442,7 @@ def test_the_statement_speaks_of_groups_and_of_what_it_does_not_cover(tmp_path):
         done = run_private(private(tmp_path / name, mode, {"run.rounds": 1}))
         words[name] = done.record["privacy"]["statement"]
     for name in ("customer", "local"):
-        assert "k enterprises, k times the epsilon" in words[name]
+        assert "at k times the epsilon" in words[name]
     assert "k times" not in words["enterprise"]
     assert "That an enterprise takes part can be seen." in words["enterprise"]
     assert all("looking at the same rows is not covered" in one for one in words.values())

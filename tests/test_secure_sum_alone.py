@@ -16,7 +16,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, Krum
 
-from fgcif_flwr.errors import CohortError, ConfigurationError, OutOfRangeError, SecureSumError
+from fgcif_flwr.errors import (
+    CohortError,
+    ConfigurationError,
+    OutOfRangeError,
+    PolicyError,
+    SecureSumError,
+)
 from fgcif_flwr.federation import SecureSumMod
 from fgcif_flwr.federation.envelope import enclosed_type
 from fgcif_flwr.federation.inline_grid import InlineGrid, node_id
@@ -369,10 +375,9 @@ def test_a_client_has_limits_of_its_own(caplog):
     with pytest.raises(CohortError):
         start(secure(), InlineGrid(app, CLIENTS, {}))
     assert "above this client's most of 16" in caplog.text
-    app = app_of(moved, SecureSumMod.simulated(policy=Policy(minimum_cohort=6)))
-    with pytest.raises(SecureSumError, match="0 of 5 vectors"):
-        start(secure(retries=0), InlineGrid(app, CLIENTS, {}))
-    assert "below this enterprise's minimum of 6" in caplog.text
+    app = app_of(moved, SecureSumMod.simulated(policy=Policy(minimum_cohort=6, units={"none"})))
+    with pytest.raises(PolicyError, match="below this enterprise's minimum_cohort of 6"):
+        start(secure(), InlineGrid(app, CLIENTS, {}))
 
 
 def test_a_malformed_request_is_refused_and_changes_nothing():

@@ -77,6 +77,8 @@ def resolve(asked: Mapping[str, object], out: Path | None) -> tuple[RunConfig, l
     if kind in ("file", "column") and table != SIMULATED and "run.enterprises" not in flat:
         rows = read_table(str(flat["data.table"]), load_schema(str(flat["data.schema"])))
         flat["run.enterprises"] = count_enterprises(str(flat["data.partition"]), rows)
+    if config.run.witness:
+        flat["run.witness"] = str(Path(config.run.witness).expanduser().resolve())
     directory = str(out) if out is not None else config.run.output
     flat["run.output"] = str(
         Path(directory or tempfile.mkdtemp(prefix="fgcif-run-")).expanduser().resolve()

@@ -142,7 +142,9 @@ def run_simulation(
     result = _result(directory, consortium, bounds, time.monotonic() - started)
     result["engine"] = {"name": engine.value, "status": status}
     directory.write_record(
-        directory.read_record() | {"comparison": result["metrics"], "engine": result["engine"]}
+        directory.read_record()
+        | {name: result[name] for name in ("test_metrics", "engine")}
+        | {"comparison": result["metrics"]}
     )
     return result
 

@@ -37,9 +37,11 @@ class Splits:
 
 @dataclass(frozen=True)
 class EnterpriseRows(Splits):
-    """One enterprise's rows."""
+    """One enterprise's rows; the fractions are those by which its customers were split."""
 
     name: str
+    validation_fraction: float
+    test_fraction: float
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,8 @@ def load_consortium(config: RunConfig) -> Consortium:
     seed, count = config.run.seed, config.run.enterprises
     partition = partition_rows(config.data.partition, table, schema, count, seed)
     encoded = encode(schema, table)
-    split = membership(
-        customer_ids(table, schema),
-        simulation_key(seed),
-        config.data.validation_fraction,
-        config.data.test_fraction,
-    )
+    fractions = config.data.validation_fraction, config.data.test_fraction
+    split = membership(customer_ids(table, schema), simulation_key(seed), *fractions)
     enterprises = []
     for index, name in enumerate(partition.names):
         mine = partition.assignment == index
@@ -82,7 +80,7 @@ def load_consortium(config: RunConfig) -> Consortium:
             encoded.take(np.flatnonzero(mine & (split == part)))
             for part in (TRAIN, VALIDATION, TEST)
         )
-        enterprises.append(EnterpriseRows(train, validation, test, name))
+        enterprises.append(EnterpriseRows(train, validation, test, name, *fractions))
     return Consortium(schema, feature_layout(schema), tuple(enterprises), ceiling)
 
 

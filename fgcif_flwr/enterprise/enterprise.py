@@ -18,7 +18,15 @@ from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema
 from fgcif_flwr.enterprise.private_tasks import PrivateTasks
 from fgcif_flwr.enterprise.tasks import Tasks
-from fgcif_flwr.errors import FgcifError, LedgerError, NotJoinedError, SecureSumError
+from fgcif_flwr.errors import (
+    BudgetExhaustedError,
+    FgcifError,
+    LedgerError,
+    NotJoinedError,
+    PolicyError,
+    PrivacyError,
+    SecureSumError,
+)
 from fgcif_flwr.federation import answering
 from fgcif_flwr.federation.private_plan import (
     check_epsilon,
@@ -108,20 +116,36 @@ class Enterprise:
         self.policy.check_manifest(manifest)
         config = config_in(manifest.terms)  # refuses what this version does not carry out
         plan = self._plan(config, manifest)
-        self.policy.check_run(plan, [feature.column for feature in self.schema.features])
+        columns = [feature.column for feature in self.schema.features]
+        columns += [target.column or target.name for target in self.schema.targets]
+        self.policy.check_run(plan, columns)
         if self.ledger is None:
             if plan is not None:
                 raise LedgerError("there is no privacy ledger, so no run with a unit is joined")
             return self.participant.join(manifest)
+        if self.participant.joining is not None and manifest == self.participant.manifest:
+            return self.participant.join(manifest)  # the answer was lost: no join but the first
         run = manifest.run.hex()
         if plan is not None:
-            self.ledger.check(
-                plan.remaining(self.ledger.slots_of(run), run),
-                self.policy.epsilon_total,
-                self.policy.delta_total,
-            )
+            self._check_budget(plan, self.ledger, run)
         self.ledger.record_join(run)
         return self.participant.join(manifest, self.ledger.attestation())
+
+    def _check_budget(self, plan: PrivacyPlan, ledger: Ledger, run: str) -> None:
+        """Raise unless all that is left of a plan fits, in the run and over all runs.
+
+        The coordinator names the run: under one name it may have had another plan before.
+        """
+        left = plan.remaining(ledger.slots_of(run), run)
+        most = self.policy.epsilon_per_run * (1 + 1e-9)
+        try:
+            ledger.check(left, most, self.policy.delta_per_run, run)
+        except BudgetExhaustedError:
+            raise PolicyError(
+                "policy: with what this run has released before, its plan would cost more than "
+                f"this enterprise's epsilon_per_run of {self.policy.epsilon_per_run:g}"
+            ) from None
+        ledger.check(left, self.policy.epsilon_total, self.policy.delta_total)
 
     def _examine(self, joins: Sequence[JoinReply]) -> None:
         """Take part in no epoch with a ledger that was put back; PrivacyError names whose."""
@@ -200,11 +224,23 @@ class Enterprise:
         Raises
         ------
         PrivacyError
-            If it costs more than the manifest says, or the noise is shared where a lying
-            coordinator could open a single enterprise's vector.
+            If it costs more than the manifest says, the noise is shared where a lying coordinator
+            could open a single enterprise's vector, or the rows are split otherwise.
         """
         if config.privacy.unit == "none":
             return None
+        if config.privacy.unit == "customer" and self.schema.id_column is None:
+            raise PrivacyError(
+                f"schema {self.schema.name} names no id_column: a customer has no place then "
+                "that stays: what was charged to it before is not known"
+            )
+        told = (config.data.validation_fraction, config.data.test_fraction)
+        if told != (self.rows.validation_fraction, self.rows.test_fraction):
+            raise PrivacyError(
+                f"data.validation_fraction and data.test_fraction are {told[0]:g} and {told[1]:g}, "
+                "which is not how this enterprise's customers are split: others would be charged "
+                "than those released about"
+            )
         features, parameters = _shape(self.schema, config)
         secure_sum = manifest.parameters(len(manifest.roster))
         check_secure_sum(config, secure_sum)

@@ -138,7 +138,7 @@ class PrivateTasks:
             if head.kind != "numeric":
                 classes = max(2, head.outputs)
                 labels = data.targets[head.name]
-                known = labels >= 0  # NaN and -1 are missing labels
+                known = (labels >= 0) & (labels < classes)  # NaN and -1 are missing labels
                 one_hot = np.zeros((len(data), classes))
                 one_hot[np.flatnonzero(known), labels[known].astype(np.int64)] = 1.0
                 rows[CLASSES + head.name] = one_hot

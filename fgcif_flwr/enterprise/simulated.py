@@ -68,7 +68,7 @@ def policy_of(config: RunConfig) -> Policy:
     """
     privacy = config.privacy
     if privacy.unit == "none":
-        return Policy(minimum_colluders=1)
+        return Policy(minimum_colluders=1, units=frozenset({"none"}))
     epsilon = math.inf if privacy.epsilon == "none" else privacy.epsilon
     delta = float(privacy.delta)
     most = min(epsilon * (1 + 1e-6), _MOST_EPSILON)

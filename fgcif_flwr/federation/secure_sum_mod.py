@@ -137,7 +137,8 @@ class SecureSumMod:
         """
         mod = cls.__new__(cls)
         mod._identity = mod._roster = mod._name = mod._journal = None
-        policy = Policy(minimum_colluders=1) if policy is None else policy
+        if policy is None:
+            policy = Policy(minimum_colluders=1, units=frozenset({"none"}))
         mod._limit(log, policy, most_value_bits, unprotected, rounding_seed)
         return mod
 
@@ -150,7 +151,8 @@ class SecureSumMod:
         rounding_seed: int | None,
     ) -> None:
         self._log: ReleaseLog = _LoggerLog() if log is None else FileLog(Path(log))
-        self._policy = Policy() if policy is None else policy
+        # An app of others' releases without a privacy unit: a policy for it must allow that.
+        self._policy = Policy(units=frozenset({"none"})) if policy is None else policy
         self._most_value_bits = most_value_bits
         self._unprotected = frozenset(unprotected)
         self._rounding_seed = rounding_seed

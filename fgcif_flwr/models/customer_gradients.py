@@ -31,6 +31,10 @@ Clipping = Literal["fixed", "automatic"]
 # whose gradient is nearly zero, and so nearly noise, would weigh as much as all others.
 _AUTOMATIC_STABILITY = 0.01
 
+# 256 MiB of gradients at once, whatever model is asked for: an enterprise that has no memory for it
+# would fail, or not, by its number of rows.
+_LARGEST_PART = 1 << 26
+
 # Beyond it the factor that scales down would lose digits in float32.
 _LARGEST_NORM = 1e30
 
@@ -57,7 +61,8 @@ def customer_gradients(
     class_weights
         For a binary or categorical target, the weight of a row of each class.
     rows_at_once
-        At least 1; bounds the memory, which is 4 bytes for each parameter and row.
+        At least 1; fewer where the gradients of as many have more than 256 MiB: memory is 4 bytes
+        for each parameter and row.
 
     Yields
     ------
@@ -65,6 +70,8 @@ def customer_gradients(
         (rows, d), a new array each time, in the order of ``to_vector(named_arrays(network))``;
         the last part may have fewer rows.
     """
+    parameters = sum(p.numel() for p in network.parameters())
+    rows_at_once = max(1, min(rows_at_once, _LARGEST_PART // parameters))
     for start in range(0, len(data), rows_at_once):
         part = data.take(np.arange(start, min(start + rows_at_once, len(data))))
         yield _gradients(network, part, class_weights).numpy()

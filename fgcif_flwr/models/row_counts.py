@@ -46,7 +46,7 @@ def row_counts(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
     rows = len(truth)
     parts = np.zeros((rows, row_count_size(head)))
     if head.kind == "categorical":
-        known = np.flatnonzero(truth >= 0)
+        known = np.flatnonzero((truth >= 0) & (truth < head.outputs))
         predicted = values.reshape(rows, head.outputs)[known].argmax(axis=1)
         parts[known, truth[known].astype(np.int64) * head.outputs + predicted] = 1.0
         return parts

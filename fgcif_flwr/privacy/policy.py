@@ -27,7 +27,8 @@ class Policy(BaseModel):
     Attributes
     ----------
     units
-        Privacy units under which releases are allowed; ``none`` is exact sums.
+        Privacy units under which releases are allowed. ``none`` is exact sums, which no ledger
+        covers: whoever allows it allows them beside all that is charged.
     epsilon_per_run, delta_per_run
         Most that one run may cost a customer.
     epsilon_total, delta_total
@@ -52,7 +53,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    units: frozenset[Unit] = frozenset({"none", "customer", "enterprise"})
+    units: frozenset[Unit] = frozenset({"customer", "enterprise"})
     epsilon_per_run: float = Field(1.0, gt=0)
     delta_per_run: float = Field(1e-5, gt=0, lt=1)
     epsilon_total: float = Field(10.0, gt=0)
@@ -90,7 +91,7 @@ class Policy(BaseModel):
         plan
             Of the run; None where no privacy unit is stated.
         features
-            Columns that the run's schema reads.
+            Columns that the run's schema reads, those of its targets too.
         """
         self._check_unit("none" if plan is None else plan.unit)
         denied = [] if self.features is None else sorted(set(features) - self.features)

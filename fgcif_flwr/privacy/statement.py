@@ -73,8 +73,8 @@ class PrivacyStatement:
             )
         others = {
             "customer": (
-                " A customer of several of the enterprises is covered as a group: k enterprises, "
-                "k times the epsilon."
+                " A customer of k of the enterprises is covered as a group, at k times the epsilon "
+                "and k exp((k - 1) epsilon) times the delta."
             ),
             "enterprise": " That an enterprise takes part can be seen.",
         }[self.unit]

@@ -118,10 +118,17 @@ class Ledger(Protocol):
             For other values.
         """
 
-    def check(self, charges: Sequence[Charge], epsilon_total: float, delta_total: float) -> None:
+    def check(
+        self,
+        charges: Sequence[Charge],
+        epsilon_total: float,
+        delta_total: float,
+        run: str | None = None,
+    ) -> None:
         """Raise BudgetExhaustedError if charges, of whatever runs and tasks, would not fit now.
 
-        Charges nothing and promises nothing: another run may be charged before.
+        Charges nothing and promises nothing: another run may be charged before. With ``run`` the
+        limit is of what was charged in that run alone.
         """
 
     def commit(self, number: int) -> None:

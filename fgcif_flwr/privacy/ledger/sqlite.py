@@ -81,11 +81,17 @@ class SqliteLedger(LedgerTables):
         self._seen = head
         return head.length
 
-    def check(self, charges: Sequence[Charge], epsilon_total: float, delta_total: float) -> None:
+    def check(
+        self,
+        charges: Sequence[Charge],
+        epsilon_total: float,
+        delta_total: float,
+        run: str | None = None,
+    ) -> None:
         asked = Asked(charges, epsilon_total, delta_total)
         with self._reading():
             self._head()
-            asked.on_top_of(self._totals(ALL_RUNS))
+            asked.on_top_of(self._totals(ALL_RUNS if run is None else run))
 
     def commit(self, number: int) -> None:
         with self._transaction():
