@@ -307,7 +307,7 @@ def _refuse_what_is_not_there(config: RunConfig) -> None:
         if config.training.server_learning_rate == "auto":
             raise ConfigurationError(
                 "training.server_learning_rate = auto goes by the noise of a privacy unit; set a "
-                "number"
+                "number, such as 1.0"
             )
         if config.privacy != default.privacy:
             raise ConfigurationError(
@@ -380,7 +380,7 @@ def _check_privacy(config: RunConfig) -> None:
     ):
         raise ConfigurationError(
             "training.server_learning_rate = auto is for gradients of customers with fixed "
-            "clipping and shared noise; set a number"
+            "clipping and shared noise; set a number, such as 1.0"
         )
     if privacy.unit == "customer" and config.model.dropout > 0:
         raise ConfigurationError(

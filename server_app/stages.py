@@ -64,7 +64,7 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
         if config.privacy.unit == "none":
             session = SecureSumSession(metered, settings, terms)
         else:
-            witness = opened.enter_context(Witness(config.run.witness or directory.witness))
+            witness = opened.enter_context(Witness(witness_file(config, directory)))
             session = SecureSumSession(
                 metered, settings, terms, witness.seen, released=witness.released
             )
@@ -161,6 +161,24 @@ def output_directory(config: RunConfig) -> Path:
     path = Path(config.run.output)
     if not path.is_absolute():
         raise ConfigurationError("run.output wants an absolute directory")
+    return path
+
+
+def witness_file(config: RunConfig, directory: RunDirectory) -> Path:
+    """Return where the coordinator remembers what ledgers showed.
+
+    Raises
+    ------
+    ConfigurationError
+        If ``run.witness`` is not absolute, or is the file that each run makes anew.
+    """
+    if not config.run.witness:
+        return directory.witness
+    path = Path(config.run.witness)
+    if not path.is_absolute() or path == directory.witness:
+        raise ConfigurationError(
+            "run.witness wants an absolute file outside run.output, which is cleared for each run"
+        )
     return path
 
 

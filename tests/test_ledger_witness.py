@@ -226,3 +226,29 @@ def test_honest_ledgers_are_never_accused_and_forks_are_found_as_far_as_joins_ar
             assert found
     elif not mine:
         assert not found
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_ledger_put_back_by_any_of_the_releases_since_its_join_is_found(
+    tmp_path, witness, house, kept
+):
+    witness.seen(NAME, IDENTITY, join(house, releases=0))
+    for slot in range(3):
+        if slot == kept:
+            shutil.copytree(house, tmp_path / "copy")
+        with SqliteLedger(house / "ledger", "customers") as ledger:
+            ledger.reserve([Charge("run", "task", slot, "customer", CURVE, 0.0)], 1e3, 1e-5)
+        witness.released([NAME])
+    shutil.rmtree(house)
+    shutil.copytree(tmp_path / "copy", house)
+    assert "3 releases were seen" in refused(witness, join(house, releases=0))
+
+
+def test_an_honest_ledger_has_grown_by_its_releases_and_its_join(witness, house):
+    first = join(house, releases=0)
+    witness.seen(NAME, IDENTITY, first)
+    witness.seen(NAME, IDENTITY, first)  # the same join, shown again
+    witness.released([NAME])
+    witness.released([NAME])
+    witness.seen(NAME, IDENTITY, join(house, releases=2))
+    witness.seen(NAME, IDENTITY, join(house, releases=0))

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from fgcif_flwr.cli.output import Format, emit, reporting_errors
-from fgcif_flwr.cli.plan_privacy import privacy_of, show_privacy
+from fgcif_flwr.cli.plan_privacy import privacy_cautions, privacy_of, show_privacy
 from fgcif_flwr.cli.run_options import (
     AssignmentsOption,
     ConfigOption,
@@ -105,6 +105,7 @@ def plan(
                 "a value that was set forces the complete graph: every enterprise exchanges shares "
                 "and masks with all others"
             )
+        warnings += privacy_cautions(result["privacy"])
         if result["honest_in_any_sum"] < FEW_HONEST:
             warnings.append(
                 f"a sum may cover as few as {result['honest_in_any_sum']} honest enterprises: each "

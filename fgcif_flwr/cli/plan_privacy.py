@@ -16,8 +16,11 @@ from fgcif_flwr.federation.releases import EVALUATE, STATISTICS, TRAIN
 from fgcif_flwr.models.row_counts import COARSE_BINS
 from fgcif_flwr.privacy import accounting
 from fgcif_flwr.privacy.plan import PlannedRelease, PrivacyPlan
+from fgcif_flwr.privacy.policy import Policy
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.secagg.parameters import SecureSumParameters
+
+_USELESS_ACCURACY = 0.05
 
 
 def privacy_of(
@@ -60,7 +63,7 @@ def privacy_of(
         "expected_rows_per_enterprise": rows,
         "noise_paid_for_losses_and_colluders": math.sqrt(secure_sum.holders / sharers),
         "releases": [_release(one, plan) for one in plan.releases],
-        "expected_error": _errors(config, plan, parameters, secure_sum.holders, rows),
+        "expected_error": _errors(config, features, plan, parameters, secure_sum.holders, rows),
         "statement": PrivacyStatement.of(plan, secure_sum).in_words(),
     }
 
@@ -82,7 +85,12 @@ def _release(planned: PlannedRelease, plan: PrivacyPlan) -> dict[str, Any]:
 
 
 def _errors(
-    config: RunConfig, plan: PrivacyPlan, parameters: int, enterprises: int, rows: int
+    config: RunConfig,
+    features: FeatureLayout,
+    plan: PrivacyPlan,
+    parameters: int,
+    enterprises: int,
+    rows: int,
 ) -> dict[str, float]:
     """Return standard deviations of what is decoded, where all enterprises survive."""
     errors: dict[str, float] = {}
@@ -93,6 +101,8 @@ def _errors(
         return mechanism.sum.noise_deviation(block, enterprises, sharers)
 
     data = config.data
+    rows = min(rows, config.privacy.rows_per_enterprise)  # more are not used
+    counted: float
     if plan.unit == "customer":
         train = rows * enterprises * (1 - data.test_fraction - data.validation_fraction)
         errors["number_of_rows"] = deviation(STATISTICS, ROWS)
@@ -101,17 +111,33 @@ def _errors(
             per_number = deviation(TRAIN, UPDATE) / (train * config.privacy.sampling_rate)
             errors["gradient_number"] = per_number
             errors["gradient_norm"] = per_number * math.sqrt(parameters)
-        cells = deviation(EVALUATE, plan.release(EVALUATE).mechanism.sum.blocks[0].name)
-        # Half of the cells of a binary head's counts are right predictions.
-        errors["test_accuracy"] = (
-            cells * math.sqrt(COARSE_BINS) / (rows * enterprises * data.test_fraction)
-        )
+        counted = rows * enterprises * data.test_fraction
     else:
         errors["update_number"] = deviation(TRAIN, UPDATE) / enterprises
         errors["update_norm"] = errors["update_number"] * math.sqrt(parameters)
-        cells = deviation(EVALUATE, plan.release(EVALUATE).mechanism.sum.blocks[0].name)
-        errors["test_accuracy"] = cells * math.sqrt(COARSE_BINS) / enterprises
+        counted = enterprises
+    binary = next((head.name for head in features.heads if head.kind == "binary"), None)
+    if binary is not None:  # half of the cells of its counts are right predictions
+        errors["test_accuracy"] = deviation(EVALUATE, binary) * math.sqrt(COARSE_BINS) / counted
     return errors
+
+
+def privacy_cautions(result: Mapping[str, Any] | None) -> list[str]:
+    """Return what a reader of the privacy part should know first."""
+    told: list[str] = []
+    if result is None:
+        return told
+    if result["expected_error"].get("test_accuracy", 0.0) > _USELESS_ACCURACY:
+        told.append(
+            "the noise on the released test accuracy has a standard deviation of "
+            f"{result['expected_error']['test_accuracy']:.2g}: it will say little"
+        )
+    if result["epsilon"] > Policy().epsilon_per_run:
+        told.append(
+            f"an enterprise with the default policy refuses an epsilon above "
+            f"{Policy().epsilon_per_run:g} a run"
+        )
+    return told
 
 
 def show_privacy(result: Mapping[str, Any], console: Console) -> None:

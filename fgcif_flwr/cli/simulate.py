@@ -93,7 +93,7 @@ def simulate(
         resolved, warnings = resolve(asked, out)
         result = run_simulation(resolved, engine, with_baselines=with_baselines)
         history = RunDirectory(Path(resolved.run.output)).read_history()
-        warnings += cautions(history, result["metrics"])
+        warnings += cautions(history, result["metrics"]) + capped(resolved)
         emit(
             form,
             "simulate",
@@ -232,6 +232,17 @@ def _result(
 
 def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def capped(config: RunConfig) -> list[str]:
+    """Return a warning where the public cap leaves rows out."""
+    if config.privacy.unit != "customer":
+        return []
+    most = config.privacy.rows_per_enterprise
+    beyond = sum(len(rows.train) > most for rows in consortium_of(config).enterprises)
+    if not beyond:
+        return []
+    return [f"{beyond} enterprises have more rows than privacy.rows_per_enterprise = {most} uses"]
 
 
 def cautions(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:

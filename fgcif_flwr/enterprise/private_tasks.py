@@ -24,9 +24,9 @@ from fgcif_flwr.federation.private_releases import (
     ROWS,
     UNCLIPPED,
     UPDATE,
-    splits_of,
+    split_of,
 )
-from fgcif_flwr.federation.releases import MODEL, STATISTICS, TRAIN
+from fgcif_flwr.federation.releases import MODEL, STATISTICS, TRAIN, classes_of
 from fgcif_flwr.models.customer_gradients import bounded, customer_gradients
 from fgcif_flwr.models.network import MultiTaskNetwork, head_slices
 from fgcif_flwr.models.parameters import named_arrays, to_vector
@@ -136,7 +136,7 @@ class PrivateTasks:
             return rows
         for head in self.layout.heads:
             if head.kind != "numeric":
-                classes = max(2, head.outputs)
+                classes = classes_of(head)
                 labels = data.targets[head.name]
                 known = (labels >= 0) & (labels < classes)  # NaN and -1 are missing labels
                 one_hot = np.zeros((len(data), classes))
@@ -145,7 +145,7 @@ class PrivateTasks:
         return rows
 
     def _counts(self, task: str, arrays: Arrays) -> Rows:
-        data = self._capped(splits_of(task))
+        data = self._capped(split_of(task))
         network = loaded_network(self.layout, self.config.model, arrays[MODEL])
         return self._row_counts(network, data)
 
@@ -161,7 +161,7 @@ class PrivateTasks:
         """Return the enterprise's one contribution: its update, or the mean of its rows' parts."""
         network = loaded_network(self.layout, self.config.model, arrays[MODEL])
         if task != TRAIN:
-            parts = self._row_counts(network, getattr(self.rows, splits_of(task)))
+            parts = self._row_counts(network, getattr(self.rows, split_of(task)))
             return {
                 name: rows.sum(axis=0, keepdims=True) / max(1, len(rows))
                 for name, rows in parts.items()

@@ -191,11 +191,21 @@ def _from_epsilon(config: RunConfig, features: FeatureLayout, parameters: int) -
 
     def shared(task: str, among: int) -> float:
         """Multiplier at which ``among`` slots of a task take their share of the budget."""
-        once = accounting.calibrate(lambda z: curve(task, z) / slots[task], epsilon, delta)
+        once = calibrated(lambda z: curve(task, z) / slots[task])
         return _up(once * math.sqrt(among / privacy.statistics_share))
 
+    def calibrated(curve_of: Callable[[float], Curve]) -> float:
+        try:
+            return accounting.calibrate(curve_of, epsilon, delta)
+        except PrivacyError:
+            raise PrivacyError(
+                f"privacy.epsilon {epsilon:g} at privacy.delta {privacy.delta:g} wants more noise "
+                "than can be drawn; raise one of them, or a multiplier that was set, or lower "
+                "run.rounds"
+            ) from None
+
     def fitting(spent: Callable[[float], Curve], before: Curve) -> float:
-        return accounting.calibrate(lambda z: before + spent(z), epsilon, delta)
+        return calibrated(lambda z: before + spent(z))
 
     evaluated = [task for task in (VALIDATE, EVALUATE) if task in slots]
     before = accounting.zero_curve()

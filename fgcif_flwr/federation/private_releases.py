@@ -45,7 +45,7 @@ CLIPPING_NORM = "clipping_norm"
 _UNCLIPPED_WEIGHT = 0.1  # of the noise's budget a hundredth; the fraction is needed roughly
 
 
-def splits_of(task: str) -> str:
+def split_of(task: str) -> str:
     """Return the split whose rows a task is about."""
     return {STATISTICS: "train", TRAIN: "train", VALIDATE: "validation", EVALUATE: "test"}[task]
 

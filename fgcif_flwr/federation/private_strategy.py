@@ -163,7 +163,7 @@ class PrivateFedOpt(SecureStrategy):
         if training.server_learning_rate != "auto":
             return None
         mechanism, roster = self.plan.release(TRAIN).mechanism, len(self.session.epoch.holders)
-        noise = mechanism.sum.noise_deviation(UPDATE, roster, self.plan.honest)
+        noise = mechanism.sum.noise_deviation(UPDATE, roster, mechanism.sharers(self.plan.honest))
         deviation = noise / self._contributions(roster)
         rate = min(_MOST_RATE, _WEIGHT_NOISE / (deviation * math.sqrt(self.config.run.rounds)))
         logger.info("training.server_learning_rate: %.3g of the mean clipped direction", rate)

@@ -65,9 +65,13 @@ def row_counts(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
 def counts_from_sum(head: Head, total: npt.ArrayLike) -> Floats:
     """Return the flat vector of :mod:`fgcif_flwr.models.metrics` that a noisy sum stands for.
 
-    Negative cells are noise and become zero. Scores of one merged bin count as ties.
+    Negative cells are noise and become zero; a numeric head's sums, which have no such cells,
+    become NaN where noise has made them 0 or less, but for the number of rows. Scores of one merged
+    bin count as ties.
     """
     sums = np.maximum(np.asarray(total, np.float64), 0.0)
+    if head.kind == "numeric":
+        sums = np.concatenate([sums[:1], np.where(sums[1:] > 0, sums[1:], np.nan)])
     if head.kind == "binary":
         fine = np.zeros((2, COARSE_BINS, _MERGED))
         fine[:, :, _MERGED // 2] = sums.reshape(2, COARSE_BINS)

@@ -13,7 +13,8 @@ A release passes, in this order,
 
 Once the slot is open nothing that depends on rows can be seen from outside. Where computing or
 encoding fails, zeros leave. Without a privacy unit a masked word of the vector says so; with one,
-noise leaves all the same, and only the enterprise's own log knows. A refusal would tell the
+noise leaves all the same (zeros where local training fails outside its steps, which no value of a
+row decides), and only the enterprise's own log knows. A refusal would tell the
 coordinator, who chooses the model, something of one enterprise's rows each time.
 """
 
@@ -176,6 +177,9 @@ class Door:
         fails, zeros leave. Parameters and errors are those of the other two.
         """
 
+        if plan.release(request.task).mechanism.noise != "local":
+            raise PrivacyError("only what was trained with local noise leaves as trained")
+
         def encode(seed: bytes) -> Integers:
             try:
                 values = _within_bounds(train(), layout)
@@ -200,7 +204,9 @@ class Door:
         if stored is not None:
             return stored
         parameters = self.participant.parameters
-        self.policy.check(request, statement.unit, layout.size, parameters)
+        # The unit is that of the plan which is charged, whatever the statement says.
+        unit = "none" if plan is None else plan.unit
+        self.policy.check(request, unit, layout.size, parameters)
         if plan is not None and parameters.honest_in_any_sum < plan.honest:
             raise PrivacyError(
                 f"the noise is computed for sums over at least {plan.honest} honest enterprises; "

@@ -23,11 +23,10 @@ from typing import Literal
 
 from fgcif_flwr.privacy import accounting
 from fgcif_flwr.privacy.accounting import Curve
+from fgcif_flwr.privacy.noise import LOG2_TAIL
 from fgcif_flwr.privacy.noisy_sum import NoisySum
 
 Unit = Literal["customer", "enterprise"]
-LOG2_TAIL = -64.0
-"""log2 of the probability that the noise of a sum leaves its words; charged to delta."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from fgcif_flwr.errors import PrivacyError
 
 Integers = npt.NDArray[np.int64]
 
+LOG2_TAIL = -64.0
+"""log2 of the probability that the noise of a sum leaves its words; charged to delta."""
 LARGEST_VARIANCE = 2.0**40
 """Beyond it double precision no longer gives the Poisson law its shape (:func:`skellam`)."""
 
@@ -109,7 +111,7 @@ def check_variance(variance: float) -> None:
         )
 
 
-def skellam_tail(variance: float, size: int, log2_failure: float = -64.0) -> int:
+def skellam_tail(variance: float, size: int, log2_failure: float = LOG2_TAIL) -> int:
     """Return a magnitude that none of ``size`` values exceeds but with small probability.
 
     Chernoff's bound with the Skellam law's own moment generating function, exp(v (cosh t - 1)):

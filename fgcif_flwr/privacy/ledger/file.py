@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import sqlite3
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from fgcif_flwr.errors import LedgerError
+
+logger = logging.getLogger(__name__)
 
 Value = bytes | str | int | float | None
 _PATIENCE = 30.0
@@ -57,6 +60,7 @@ class CheckedFile:
         self._process = os.getpid()
         self._turn = -1
         if create and not self._path.exists():
+            logger.warning("%s is not there: a new, empty %s is made", self._path, self.what)
             self._create()
         with self._explained():
             self._connection = self._connect(self._path)

@@ -19,8 +19,8 @@ class Witness(CheckedFile):
     show the same ledger, grown. That finds
 
     - a ledger that is shorter than before, or as long with other entries;
-    - one that has fewer entries more than the releases that its witness was told of since: one
-      that was put back after its last join;
+    - one that has grown by less than its join and the releases that its witness was told of since:
+      one that was put back after its last join;
     - another ledger in the place of the one before, a new one too;
     - a longer one, as an older copy that went on is, if the joins of before are not in it. An
       attestation shows the last 8 joins, so joins are compared this far back: a copy that joined
@@ -91,8 +91,11 @@ class Witness(CheckedFile):
             before = self._read(row)
             reason = before.contradiction(now)
             grown = now.head.length - before.head.length
-            if reason is None and row[0] == name and grown < releases:
-                reason = f"it has {grown} entries more, and {releases} releases were seen since"
+            if reason is None and row[0] == name and grown < releases + (row[2] != attestation):
+                reason = (
+                    f"it has {grown} entries more, and its join and {releases} releases were seen "
+                    "since"
+                )
             if reason is not None:
                 raise LedgerRolledBackError(
                     f"the privacy ledger of {name} is not the one it showed before: {reason}; "
