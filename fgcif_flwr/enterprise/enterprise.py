@@ -229,11 +229,6 @@ class Enterprise:
         """
         if config.privacy.unit == "none":
             return None
-        if config.privacy.unit == "customer" and self.schema.id_column is None:
-            raise PrivacyError(
-                f"schema {self.schema.name} names no id_column: a customer has no place then "
-                "that stays: what was charged to it before is not known"
-            )
         told = (config.data.validation_fraction, config.data.test_fraction)
         if told != (self.rows.validation_fraction, self.rows.test_fraction):
             raise PrivacyError(
