@@ -143,6 +143,25 @@ def test_federation_and_enterprise_do_not_import_the_commands(part):
     assert offences(part, (f"{PACKAGE}.cli",)) == []
 
 
+def test_the_audit_knows_nothing_of_what_lies_above_it():
+    above = (f"{PACKAGE}.{name}" for name in ("federation", "enterprise", "reporting", "cli"))
+    assert modules("audit")
+    assert offences("audit", (*above, "flwr", "server_app", "client_app")) == []
+
+
+def test_an_enterprise_uses_of_the_federation_only_what_has_no_flower():
+    allowed = ("answering", "count_words", "private_plan", "private_releases", "releases")
+    allowed += ("requests", "task_input", "terms")
+    used = {
+        name.removeprefix(f"{PACKAGE}.federation.").split(".")[0]
+        for file in modules("enterprise")
+        for name in imports(file)
+        if under(name, f"{PACKAGE}.federation") and name != f"{PACKAGE}.federation"
+    }
+    assert used <= set(allowed)
+    assert "flwr" not in loaded_by(f"import {PACKAGE}.enterprise.enterprise")
+
+
 def test_an_import_that_breaks_the_layers_would_be_found(tmp_path, monkeypatch):
     broken = tmp_path / PACKAGE / "secagg" / "keys.py"
     broken.parent.mkdir(parents=True)
