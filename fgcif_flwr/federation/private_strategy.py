@@ -37,7 +37,11 @@ logger = logging.getLogger(__name__)
 
 _CLIPPING_RATE = 0.2  # eta of Andrew et al. 2021
 # Chosen on validation rows of three tables at two epsilons (docs/privacy.md): from .15 to .3 serve.
-_WEIGHT_NOISE, _MOST_RATE = 0.25, 6.0
+_WEIGHT_NOISE = 0.25
+# Largest rate with one binary head; heads add up, each by its loss' largest curvature over a binary
+# one's (1/4 of a logit's square, 1/2 of a softmax's, a numeric head's as weighted).
+_MOST_RATE = 6.0
+_CURVATURE = {"binary": 1.0, "categorical": 2.0, "numeric": 1.3}
 
 
 class PrivateFedOpt(SecureStrategy):
@@ -165,7 +169,8 @@ class PrivateFedOpt(SecureStrategy):
         mechanism, roster = self.plan.release(TRAIN).mechanism, len(self.session.epoch.holders)
         noise = mechanism.sum.noise_deviation(UPDATE, roster, mechanism.sharers(self.plan.honest))
         deviation = noise / self._contributions(roster)
-        rate = min(_MOST_RATE, _WEIGHT_NOISE / (deviation * math.sqrt(self.config.run.rounds)))
+        most = _MOST_RATE / sum(_CURVATURE[head.kind] for head in self.features.heads)
+        rate = min(most, _WEIGHT_NOISE / (deviation * math.sqrt(self.config.run.rounds)))
         logger.info("training.server_learning_rate: %.3g of the mean clipped direction", rate)
         return rate / self.config.privacy.clipping_norm  # updates are in the gradients' units
 

@@ -1,1 +1,1 @@
-"""Generators of rows (none yet)."""
+"""Generators of rows: fitted to one enterprise's rows, or to noisy sums over all enterprises'."""

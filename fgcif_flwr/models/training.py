@@ -36,6 +36,14 @@ _ADAM_EPSILON = 1e-3
 _NUMERIC_BETA = 0.3
 
 
+PRIVATE_NUMERIC_WEIGHT = 0.1
+"""Weight of a numeric head's loss in a customer's own loss (:func:`row_losses`).
+
+Steps of clipped gradients go down by one rate for all heads. A numeric head's loss is 13 times as
+curved as a binary one's; unweighted it swings beyond its target at the rates that suit logits.
+"""
+
+
 @dataclass(frozen=True)
 class TrainingSummary:
     """What local training did.
@@ -234,13 +242,16 @@ def row_losses(
 ) -> Tensor:
     """Return each row's own loss, (rows,), given the rows' ``scores`` (rows, outputs).
 
-    The sum over the heads that the row has a label of, times the weight of its class; unlike in
-    training steps nothing is divided by a number of rows.
+    The sum over the heads that the row has a label of, times the weight of its class, a numeric
+    head's times :data:`PRIVATE_NUMERIC_WEIGHT`; unlike in training steps nothing is divided by a
+    number of rows.
     """
     total = torch.zeros(len(data))
     for head, columns in zip(network.layout.heads, network.head_slices, strict=True):
         labels = _head_labels(head, data.targets[head.name], class_weights)
         loss = _plain_loss(scores[:, columns], labels, "none")
+        if head.kind == "numeric":
+            loss = PRIVATE_NUMERIC_WEIGHT * loss
         total = total + (loss if labels.weights is None else loss * labels.weights)
     return total
 
