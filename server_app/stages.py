@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,28 @@ from fgcif_flwr.config import RunConfig, flatten
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import Schema, load_schema
 from fgcif_flwr.errors import ConfigurationError, FgcifError
+from fgcif_flwr.federation.generator_releases import generator_settings
 from fgcif_flwr.federation.private_plan import plan_of, with_noise
 from fgcif_flwr.federation.private_strategy import PrivateFedOpt
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
+from fgcif_flwr.federation.releases import FederationRows
 from fgcif_flwr.federation.secure_strategy import RoundReport, SecureStrategy
 from fgcif_flwr.federation.session import SecureSumSession, SessionSettings
 from fgcif_flwr.federation.strategy import SecureFedAvg
 from fgcif_flwr.federation.terms import terms_of
 from fgcif_flwr.federation.traffic import MeteredGrid, Traffic
+from fgcif_flwr.generative.artifact import save_generator
 from fgcif_flwr.models.artifact import model_sha256, save_model
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network, parameter_count
 from fgcif_flwr.models.parameters import load_arrays, named_arrays
 from fgcif_flwr.models.training import balanced_class_weights
 from fgcif_flwr.privacy.ledger import Witness
+from fgcif_flwr.privacy.plan import PrivacyPlan
 from fgcif_flwr.privacy.statement import PrivacyStatement
 from fgcif_flwr.reporting.model_card import model_card
 from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.seeds import seed_for
+from server_app.generators import LearntGenerator, learn_generator, warm_start
 from server_app.statistics import exact_statistics, noisy_statistics
 
 logger = logging.getLogger(__name__)
@@ -98,9 +103,12 @@ def _trained(
             | {"elapsed_seconds": time.monotonic() - started}
         )
 
-    strategy, counted, statement = _strategy(session, config, schema, features, on_round)
+    stages = _before_training(session, metered, config, schema)
+    strategy = _strategy(session, config, features, stages, on_round)
     before_training = last = metered.traffic.copy()
     network = build_network(features, config.model, seed_for(config, "model"))
+    if stages.learnt is not None and config.generator.use == "warm-start":
+        warm_start(network, stages.learnt.generator, config)
     result = strategy.start(
         metered,
         arrays_to_record(named_arrays(network)),
@@ -109,9 +117,14 @@ def _trained(
     )
     load_arrays(network, arrays_from_record(result.arrays))
     training = last.since(before_training)
-    record = _record(config, schema, session, statement)
+    record = _record(config, schema, session, stages.statement)
+    if stages.learnt is not None:
+        settings = generator_settings(config)
+        learnt = stages.learnt.generator
+        save_generator(directory.generator, learnt, settings, schema, record["privacy"])
     record |= {
-        "federation_rows": counted,
+        "federation_rows": stages.counted,
+        "generator": stages.generator_record(config),
         "metrics": strategy.metrics,
         "communication": {
             **_per_enterprise(training, config.run.enterprises * config.run.rounds),
@@ -125,27 +138,82 @@ def _trained(
     return network, record
 
 
+@dataclass(frozen=True)
+class _Stages:
+    """What the stages before training gave."""
+
+    rows: FederationRows | None
+    noisy_rows: float
+    class_weights: dict[str, np.ndarray]
+    plan: PrivacyPlan | None
+    statement: PrivacyStatement
+    learnt: LearntGenerator | None
+    exchanges: int
+    traffic: dict[str, float]
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """The rows as released."""
+        return {"train": self.noisy_rows} if self.rows is None else dict(asdict(self.rows))
+
+    def generator_record(self, config: RunConfig) -> dict[str, Any]:
+        """Return what the run's record says of the generator."""
+        if config.generator.kind == "none":
+            return {"kind": "none"}
+        return {
+            "kind": config.generator.kind,
+            "use": config.generator.use,
+            "exchanges": self.exchanges,
+            **self.traffic,
+            "diagnostics": [] if self.learnt is None else self.learnt.diagnostics,
+        }
+
+
+def _before_training(
+    session: SecureSumSession, metered: MeteredGrid, config: RunConfig, schema: Schema
+) -> _Stages:
+    """Count rows and classes, then let the generator learn."""
+    features = feature_layout(schema)
+    secure_sum = session.epoch.manifest.parameters(len(session.epoch.manifest.roster))
+    plan, rows = None, None
+    if config.privacy.unit == "none":
+        rows, classes = exact_statistics(session, config, features, schema)
+        counted = float(rows.train)
+    else:
+        parameters = parameter_count(features, config.model)
+        plan = plan_of(config, features, parameters, secure_sum.honest_in_any_sum)
+        counted, classes = noisy_statistics(session, config, features, plan)
+    weights = _class_weights(config, classes)
+    before = metered.traffic.copy()
+    learnt = learn_generator(session, config, features, counted, plan)
+    moved = metered.traffic.since(before)
+    return _Stages(
+        rows,
+        counted,
+        weights,
+        plan,
+        PrivacyStatement.of(plan, secure_sum),
+        learnt,
+        moved.exchanges,
+        _per_enterprise(moved, config.run.enterprises),
+    )
+
+
 def _strategy(
     session: SecureSumSession,
     config: RunConfig,
-    schema: Schema,
     features: FeatureLayout,
+    stages: _Stages,
     on_round: Callable[[RoundReport], None],
-) -> tuple[SecureStrategy, dict[str, float], PrivacyStatement]:
-    """Run the statistics stage; return the rounds' strategy, the released numbers of rows, and
-    what is promised."""
-    secure_sum = session.epoch.manifest.parameters(len(session.epoch.manifest.roster))
-    if config.privacy.unit == "none":
-        rows, classes = exact_statistics(session, config, features, schema)
-        weights = _class_weights(config, classes)
-        exact = SecureFedAvg(session, config, features, rows, weights, on_round)
-        return exact, dict(asdict(rows)), PrivacyStatement.of(None, secure_sum)
-    parameters = parameter_count(features, config.model)
-    plan = plan_of(config, features, parameters, secure_sum.honest_in_any_sum)
-    noisy_rows, classes = noisy_statistics(session, config, features, plan)
-    weights = _class_weights(config, classes)
-    private = PrivateFedOpt(session, config, features, plan, noisy_rows, weights, on_round)
-    return private, {"train": noisy_rows}, PrivacyStatement.of(plan, secure_sum)
+) -> SecureStrategy:
+    generator = None if stages.learnt is None else stages.learnt.generator
+    weights = stages.class_weights
+    if stages.rows is not None:
+        return SecureFedAvg(session, config, features, stages.rows, weights, on_round, generator)
+    assert stages.plan is not None
+    return PrivateFedOpt(
+        session, config, features, stages.plan, stages.noisy_rows, weights, on_round, generator
+    )
 
 
 def output_directory(config: RunConfig) -> Path:

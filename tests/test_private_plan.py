@@ -20,7 +20,6 @@ from fgcif_flwr.enterprise.simulated import consortium_of
 from fgcif_flwr.errors import (
     ConfigurationError,
     FgcifError,
-    NotAvailableError,
     PolicyError,
     PrivacyError,
 )
@@ -311,8 +310,8 @@ REFUSED: Mapping[str, tuple[Mapping[str, object], type[FgcifError], str]] = {
     ),
     "generator": (
         {**CUSTOMER, "generator.kind": "ctgan"},
-        NotAvailableError,
-        "generator.kind = ctgan",
+        PrivacyError,
+        "generator.kind = ctgan learns from customers' rows without noise",
     ),
 }
 

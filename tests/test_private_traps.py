@@ -16,7 +16,7 @@ from fgcif_flwr.config import unflatten
 from fgcif_flwr.enterprise import private_tasks
 from fgcif_flwr.enterprise.private_tasks import PrivateTasks
 from fgcif_flwr.enterprise.simulated import consortium_of
-from fgcif_flwr.errors import NotAvailableError, SecureSumError
+from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.private_plan import tasks_of
 from fgcif_flwr.federation.private_releases import (
     CLIPPING_NORM,
@@ -446,14 +446,6 @@ def test_the_statement_speaks_of_groups_and_of_what_it_does_not_cover(tmp_path):
     assert "k times" not in words["enterprise"]
     assert "That an enterprise takes part can be seen." in words["enterprise"]
     assert all("looking at the same rows is not covered" in one for one in words.values())
-
-
-@pytest.mark.parametrize("kind", ["ctgan", "federated-ctgan", "marginals"])
-@modes
-def test_a_generator_beside_a_privacy_unit_is_refused(mode, kind):
-    asked = {"privacy.epsilon": 1.0, "privacy.delta": 1e-5, "run.enterprises": FIVE}
-    with pytest.raises(NotAvailableError, match=f"generator.kind = {kind}"):
-        unflatten({**asked, **mode, "generator.kind": kind})
 
 
 def test_a_failure_behind_the_door_ends_no_private_run_and_shows_nowhere(

@@ -8,6 +8,8 @@ import typer
 
 import fgcif_flwr
 from fgcif_flwr.cli import schema
+from fgcif_flwr.cli.compare import compare
+from fgcif_flwr.cli.fidelity import fidelity_command
 from fgcif_flwr.cli.plan import plan
 from fgcif_flwr.cli.predict import predict_command
 from fgcif_flwr.cli.simulate import simulate
@@ -19,8 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("simulate")(simulate)
+app.command("compare")(compare)
 app.command("plan")(plan)
 app.command("predict")(predict_command)
+app.command("fidelity")(fidelity_command)
 app.add_typer(schema.app, name="schema")
 
 

@@ -11,6 +11,11 @@ import numpy.typing as npt
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
+from fgcif_flwr.enterprise.generator_tasks import (
+    customer_contributions,
+    enterprise_contribution,
+    synthetic_rows,
+)
 from fgcif_flwr.enterprise.tasks import (
     Arrays,
     Values,
@@ -18,6 +23,7 @@ from fgcif_flwr.enterprise.tasks import (
     loaded_network,
     local_update,
 )
+from fgcif_flwr.federation.generator_releases import generator_slots, sends_generator
 from fgcif_flwr.federation.private_releases import (
     CLASSES,
     CLIPPING_NORM,
@@ -70,6 +76,9 @@ class PrivateTasks:
         """
         if self.config.privacy.unit == "enterprise":
             yield self._whole(task, arrays)
+        elif task in generator_slots(self.config):
+            data = self._capped("train")
+            yield from customer_contributions(task, arrays, self.config, self.layout, data)
         elif task == STATISTICS:
             yield self._statistics()
         elif task == TRAIN:
@@ -85,6 +94,10 @@ class PrivateTasks:
         # Opacus takes a second to import; only these runs need it.
         from fgcif_flwr.models.private_training import train_privately
 
+        public = None
+        if sends_generator(self.config):
+            wanted = round(self.config.generator.ratio * float(arrays[ROWS][0]))
+            public = synthetic_rows(self.config, self.layout, self.rows, arrays, max(1, wanted))
         network = loaded_network(self.layout, self.config.model, arrays[MODEL])
         before = to_vector(named_arrays(network)).astype(np.float64)
         generator, privacy = cryptographic_generator(), self.config.privacy
@@ -110,6 +123,8 @@ class PrivateTasks:
             noisy_sum=noisy_sum,
             sample=lambda rows: generator.random(rows) < mechanism.sampling_rate,
             class_weights=class_weights_in(arrays),
+            public=public,
+            public_weight=self.config.generator.ratio,
         )
         return {UPDATE: to_vector(named_arrays(network)).astype(np.float64) - before}
 
@@ -159,6 +174,8 @@ class PrivateTasks:
 
     def _whole(self, task: str, arrays: Arrays) -> Rows:
         """Return the enterprise's one contribution: its update, or the mean of its rows' parts."""
+        if task in generator_slots(self.config):
+            return enterprise_contribution(task, arrays, self.config, self.layout, self.rows)
         network = loaded_network(self.layout, self.config.model, arrays[MODEL])
         if task != TRAIN:
             parts = self._row_counts(network, getattr(self.rows, split_of(task)))
@@ -166,7 +183,7 @@ class PrivateTasks:
                 name: rows.sum(axis=0, keepdims=True) / max(1, len(rows))
                 for name, rows in parts.items()
             }
-        update, _ = local_update(self.config, self.rows, network, arrays)
+        update, _ = local_update(self.config, self.layout, self.rows, network, arrays)
         adaptive, norm = self._clipping(arrays)
         length = float(np.linalg.norm(update))
         rows = {UPDATE: (update / max(norm, length))[np.newaxis, :]}

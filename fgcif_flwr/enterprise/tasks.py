@@ -11,7 +11,9 @@ import numpy.typing as npt
 from fgcif_flwr.config import ModelSection, RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
+from fgcif_flwr.enterprise.generator_tasks import exact_values, with_synthetic_rows
 from fgcif_flwr.federation.count_words import to_words
+from fgcif_flwr.federation.generator_releases import generator_slots
 from fgcif_flwr.federation.releases import (
     CLASS_WEIGHTS,
     EVALUATE,
@@ -57,6 +59,8 @@ class Tasks:
         """
         if task == STATISTICS:
             return self._statistics()
+        if task in generator_slots(self.config):
+            return exact_values(task, arrays, self.config, self.layout, self.rows)
         network = loaded_network(self.layout, self.config.model, arrays[MODEL])
         if task == EVALUATE:
             return self._counts("validation", network) | self._counts("test", network)
@@ -81,7 +85,7 @@ class Tasks:
         total = int(arrays["rows"][0])
         rows = len(self.rows.train)
         weight = rows / total
-        update, loss = local_update(self.config, self.rows, network, arrays)
+        update, loss = local_update(self.config, self.layout, self.rows, network, arrays)
         return {
             "update": weight * update,
             "rows": np.array([rows], np.float64),
@@ -98,20 +102,26 @@ class Tasks:
 
 
 def local_update(
-    config: RunConfig, rows: EnterpriseRows, network: MultiTaskNetwork, arrays: Arrays
+    config: RunConfig,
+    layout: FeatureLayout,
+    rows: EnterpriseRows,
+    network: MultiTaskNetwork,
+    arrays: Arrays,
 ) -> tuple[npt.NDArray[np.float64], float]:
     """Return one enterprise's update, (d,), and its training loss.
 
     With ``fedavg`` the update is what local epochs change, with ``fedsgd`` the negative gradient
-    of the mean loss. The network starts with the weights it has.
+    of the mean loss. The network starts with the weights it has. Where the configuration augments,
+    synthetic rows are beside the enterprise's own, new ones in each round.
     """
     weights = class_weights_in(arrays)
+    train = with_synthetic_rows(config, layout, rows, arrays)
     if config.training.algorithm == "fedsgd":
-        gradient, loss = mean_gradient(network, rows.train, weights)
+        gradient, loss = mean_gradient(network, train, weights)
         return -gradient, loss
     before = to_vector(named_arrays(network)).astype(np.float64)
     seed = seed_for(config, "train", rows.name, int(arrays["round"][0]))
-    summary = train_locally(network, rows.train, config.training, seed, class_weights=weights)
+    summary = train_locally(network, train, config.training, seed, class_weights=weights)
     return to_vector(named_arrays(network)).astype(np.float64) - before, summary.loss
 
 

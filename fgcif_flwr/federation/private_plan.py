@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
-from fgcif_flwr.config import PrivacySection, RunConfig
+from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.errors import PrivacyError
+from fgcif_flwr.federation.generator_releases import generator_shares, generator_slots
 from fgcif_flwr.federation.private_releases import VALIDATE, blocks_of, trains_locally
 from fgcif_flwr.federation.releases import EVALUATE, STATISTICS, TASKS, TRAIN
 from fgcif_flwr.privacy import accounting
@@ -95,7 +96,9 @@ def check_epsilon(config: RunConfig, plan: PrivacyPlan) -> None:
 
 def tasks_of(config: RunConfig) -> tuple[str, ...]:
     """Return the tasks that a run's manifest allows."""
-    return TASKS if config.privacy.unit == "none" else tuple(_slots(config))
+    if config.privacy.unit == "none":
+        return TASKS + tuple(generator_slots(config))
+    return tuple(_slots(config))
 
 
 @lru_cache(maxsize=8)
@@ -116,7 +119,7 @@ def plan_of(
         PlannedRelease(
             task,
             slots,
-            _mechanism(task, config, features, parameters, _multiplier(privacy, task)),
+            _mechanism(task, config, features, parameters, _multiplier(config, task)),
             (_stretch(task, config),),
         )
         for task, slots in _slots(config).items()
@@ -131,6 +134,7 @@ def _slots(config: RunConfig) -> dict[str, int]:
         raise PrivacyError("privacy.spare_slots of a manifest wants a number")
     once = 1 + min(1, spare)
     slots = {STATISTICS: once} if config.privacy.unit == "customer" else {}
+    slots |= generator_slots(config)
     slots[TRAIN] = config.run.rounds + spare
     counted = len(validation_rounds(config))
     if counted:
@@ -162,11 +166,15 @@ def _mechanism(
     return Mechanism(privacy.unit, privacy.noise, noisy, privacy.sampling_rate, steps)
 
 
-def _multiplier(privacy: PrivacySection, task: str) -> float:
-    name = {TRAIN: "noise", STATISTICS: "statistics"}.get(task, "evaluation") + "_multiplier"
-    value = getattr(privacy, name)
+def _multiplier(config: RunConfig, task: str) -> float:
+    shares = generator_shares(config)
+    others = "generator" if task in shares else "evaluation"
+    name = {TRAIN: "noise", STATISTICS: "statistics"}.get(task, others) + "_multiplier"
+    value = getattr(config.privacy, name)
     if value == "auto":
         raise PrivacyError(f"privacy.{name} of a manifest wants a number")
+    if task in shares:
+        return float(value) * math.sqrt(generator_slots(config)[task] / shares[task])
     return float(value)
 
 
@@ -214,7 +222,7 @@ def _from_epsilon(config: RunConfig, features: FeatureLayout, parameters: int) -
             counted = sum(slots[task] for task in evaluated)
             config = _replaced(config, evaluation_multiplier=shared(EVALUATE, counted))
         for task in evaluated:
-            before = before + curve(task, _multiplier(config.privacy, task))
+            before = before + curve(task, _multiplier(config, task))
     else:
         if privacy.evaluation_multiplier == "auto":
             most = max(evaluated, key=slots.__getitem__)
@@ -224,11 +232,21 @@ def _from_epsilon(config: RunConfig, features: FeatureLayout, parameters: int) -
             )
         if privacy.statistics_multiplier == "auto":
             config = _replaced(config, statistics_multiplier=shared(STATISTICS, slots[STATISTICS]))
-        before = curve(STATISTICS, _multiplier(config.privacy, STATISTICS))
+        before = curve(STATISTICS, _multiplier(config, STATISTICS))
+    if generating := generator_shares(config):
+        if privacy.generator_multiplier == "auto":
+            first = next(iter(generating))
+            once = calibrated(lambda z: curve(first, z) / slots[first])
+            multiplier = _up(once / math.sqrt(config.generator.share))
+            config = _replaced(config, generator_multiplier=multiplier)
+        for task in generating:
+            before = before + curve(task, _multiplier(config, task))
     if privacy.noise_multiplier == "auto":
         config = _replaced(config, noise_multiplier=fitting(lambda z: curve(TRAIN, z), before))
     if config.privacy.statistics_multiplier == "auto":  # no such release; the manifest wants one
         config = _replaced(config, statistics_multiplier=config.privacy.noise_multiplier)
+    if config.privacy.generator_multiplier == "auto":  # likewise
+        config = _replaced(config, generator_multiplier=config.privacy.noise_multiplier)
     return config
 
 
@@ -237,14 +255,23 @@ def _from_multiplier(config: RunConfig) -> RunConfig:
     privacy, slots = config.privacy, _slots(config)
     assert privacy.noise_multiplier != "auto"
     share = privacy.statistics_share
-    whole = slots[TRAIN] / privacy.noise_multiplier**2 / (1 - share)
+    generating = config.generator.share if generator_shares(config) else 0.0
+    if share + generating >= 1:
+        raise PrivacyError(
+            "privacy.statistics_share and generator.share leave nothing for training; lower one"
+        )
+    whole = slots[TRAIN] / privacy.noise_multiplier**2 / (1 - share - generating)
     once = math.sqrt(slots.get(STATISTICS, slots[EVALUATE]) / (share * whole))
     counted = [slots[task] for task in (VALIDATE, EVALUATE) if task in slots]
     if privacy.unit == "enterprise":
         evaluation = math.sqrt(sum(counted) / (share * whole))
     else:
         evaluation = math.sqrt(max(counted) / whole)
-    others = {"statistics_multiplier": _up(once), "evaluation_multiplier": _up(evaluation)}
+    others = {
+        "statistics_multiplier": _up(once),
+        "evaluation_multiplier": _up(evaluation),
+        "generator_multiplier": _up(math.sqrt(1 / ((generating or share) * whole))),
+    }
     return _replaced(
         config,
         **{name: value for name, value in others.items() if getattr(privacy, name) == "auto"},

@@ -20,12 +20,20 @@ from __future__ import annotations
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.errors import SecureSumError
+from fgcif_flwr.federation.generator_releases import (
+    GENERATOR,
+    check_generator_input,
+    counted,
+    generator_slots,
+    update_size,
+)
 from fgcif_flwr.federation.releases import (
     EVALUATE,
     MODEL,
     STATISTICS,
     TRAIN,
     check_arrays,
+    checked_generator,
     class_weight_arrays,
     classes_of,
 )
@@ -47,7 +55,7 @@ _UNCLIPPED_WEIGHT = 0.1  # of the noise's budget a hundredth; the fraction is ne
 
 def split_of(task: str) -> str:
     """Return the split whose rows a task is about."""
-    return {STATISTICS: "train", TRAIN: "train", VALIDATE: "validation", EVALUATE: "test"}[task]
+    return {VALIDATE: "validation", EVALUATE: "test"}.get(task, "train")
 
 
 def trains_locally(config: RunConfig) -> bool:
@@ -70,6 +78,10 @@ def blocks_of(
     ValueError
         For a task that no private run has.
     """
+    if task == GENERATOR and task in generator_slots(config):
+        return (Block(UPDATE, update_size(config, features)),)
+    if task in generator_slots(config):
+        return tuple(Block(*block) for block in counted(task, config, features))
     if task == STATISTICS and config.privacy.unit == "customer":
         blocks = [Block(ROWS, 1)]
         if config.training.class_weighting != "none":
@@ -106,6 +118,9 @@ def check_private_input(
     SecureSumError
         As :func:`fgcif_flwr.federation.releases.check_input`.
     """
+    if task in generator_slots(config):
+        check_generator_input(task, arrays, config, features)
+        return
     wanted: dict[str, tuple[str, int]] = {}
     if task != STATISTICS:
         wanted = {MODEL: ("<f4", parameters)}
@@ -115,6 +130,7 @@ def check_private_input(
             wanted[CLIPPING_NORM] = ("<f8", 1)
         if trains_locally(config):
             wanted[ROWS] = ("<f8", 1)
+        arrays = checked_generator(arrays, config, features)
     check_arrays(task, arrays, wanted)
     for name in (CLIPPING_NORM, ROWS):
         if name in wanted and not arrays[name][0] > 0:

@@ -11,6 +11,8 @@ train          weighted update, rows, weighted loss
 train-evaluate the same, and counts of the received model's predictions on validation rows
 evaluate       counts of the model's predictions on validation and on test rows
 ============== =========================================================================
+
+A shared generator's tasks are in :mod:`fgcif_flwr.federation.generator_releases`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout, Head
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.count_words import words_of
+from fgcif_flwr.federation.generator_releases import (
+    check_generator_input,
+    generator_in,
+    generator_layout,
+    generator_slots,
+    sends_generator,
+    without_generator,
+)
 from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
 
@@ -60,7 +70,7 @@ def layout_of(
     Parameters
     ----------
     task
-        One of ``TASKS``.
+        One of ``TASKS``, or of the configured generator's.
     config
         The run's, from the manifest.
     features
@@ -73,6 +83,8 @@ def layout_of(
     ValueError
         For a task that does not exist.
     """
+    if task in generator_slots(config):
+        return generator_layout(task, config, features)
     bits = config.secagg.value_bits
     whole = float((1 << (bits - 1)) - 1)
     bound = config.secagg.value_bound
@@ -129,15 +141,29 @@ def check_input(
         Naming the part of the input that is absent, not wanted, of a wrong kind or shape, not
         finite, or beyond its bounds.
     """
+    if task in generator_slots(config):
+        check_generator_input(task, arrays, config, features)
+        return
     wanted: dict[str, tuple[str, int]] = {}
     if task != STATISTICS:
         wanted = {"rows": ("<i8", 3), MODEL: ("<f4", parameters)}
     if task in (TRAIN, TRAIN_EVALUATE):
         wanted["round"] = ("<i8", 1)
         wanted |= class_weight_arrays(config, features)
+        arrays = checked_generator(arrays, config, features)
     check_arrays(task, arrays, wanted)
     if "rows" in wanted and (arrays["rows"].min() < 0 or arrays["rows"][0] < 1):
         raise SecureSumError("rows of a task wants counts, and training rows at least 1")
+
+
+def checked_generator(
+    arrays: ArrayMap, config: RunConfig, features: FeatureLayout
+) -> Mapping[str, npt.NDArray[np.generic]]:
+    """Check the generator in a training task's input, if one is wanted; return the rest."""
+    if not sends_generator(config):
+        return arrays
+    generator_in(arrays, config, features)
+    return without_generator(arrays)
 
 
 def class_weight_arrays(config: RunConfig, features: FeatureLayout) -> dict[str, tuple[str, int]]:

@@ -13,8 +13,10 @@ from flwr.serverapp.strategy import FedAvg
 
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout
+from fgcif_flwr.federation.generator_releases import generator_inputs, sends_generator
 from fgcif_flwr.federation.server_optimizer import ServerOptimizer
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
+from fgcif_flwr.generative.generator import Generator
 from fgcif_flwr.models.parameters import from_vector, to_vector
 from fgcif_flwr.models.weight_average import WeightAverage
 
@@ -66,6 +68,8 @@ class SecureStrategy(FedAvg):
         Weights of the classes by head; empty where classes are not weighted.
     on_round : callable, optional
         Is shown every round's report.
+    generator : Generator, optional
+        Shared, where synthetic rows are beside the customers' own.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class SecureStrategy(FedAvg):
         features: FeatureLayout,
         class_weights: Mapping[str, np.ndarray],
         on_round: Callable[[RoundReport], None] | None = None,
+        generator: Generator | None = None,
     ) -> None:
         enterprises = len(session.epoch.holders)
         super().__init__(
@@ -87,6 +92,7 @@ class SecureStrategy(FedAvg):
         self.features = features
         self.class_weights = class_weights
         self.on_round = on_round
+        self.generator = generator
         self.optimizer = ServerOptimizer(config.training, self._learning_rate())
         averaged = math.ceil(config.training.average_last * config.run.rounds)
         self._average = WeightAverage(config.run.rounds - averaged + 1)
@@ -115,6 +121,12 @@ class SecureStrategy(FedAvg):
             parameters.honest_in_any_sum,
             parameters.withstands,
         )
+
+    def _generator_inputs(self) -> dict[str, np.ndarray]:
+        """Return what a training task's input has of the generator."""
+        if self.generator is None or not sends_generator(self.config):
+            return {}
+        return generator_inputs(self.generator)
 
     def _open(self, task: Task) -> list[Message]:
         self._task = task

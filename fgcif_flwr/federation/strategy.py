@@ -26,6 +26,7 @@ from fgcif_flwr.federation.releases import (
 from fgcif_flwr.federation.secure_strategy import RoundReport, SecureStrategy
 from fgcif_flwr.federation.session import SecureSumSession, Sum, Task
 from fgcif_flwr.federation.task_input import ArrayMap
+from fgcif_flwr.generative.generator import Generator
 from fgcif_flwr.models.metrics import metrics_from_counts
 from fgcif_flwr.models.parameters import to_vector
 
@@ -43,7 +44,7 @@ class SecureFedAvg(SecureStrategy):
 
     Parameters
     ----------
-    session, config, features, class_weights, on_round
+    session, config, features, class_weights, on_round, generator
         As :class:`SecureStrategy`.
     rows : FederationRows
         As released by the statistics task.
@@ -57,8 +58,9 @@ class SecureFedAvg(SecureStrategy):
         rows: FederationRows,
         class_weights: Mapping[str, np.ndarray],
         on_round: Callable[[RoundReport], None] | None = None,
+        generator: Generator | None = None,
     ) -> None:
-        super().__init__(session, config, features, class_weights, on_round)
+        super().__init__(session, config, features, class_weights, on_round, generator)
         self.rows = rows
 
     def configure_train(
@@ -73,6 +75,7 @@ class SecureFedAvg(SecureStrategy):
             "round": np.array([server_round], dtype=np.int64),
             MODEL: to_vector(self._arrays),
             **{CLASS_WEIGHTS + name: array for name, array in self.class_weights.items()},
+            **self._generator_inputs(),
         }
         return self._open(self._of_model(TRAIN_EVALUATE if counts else TRAIN, inputs))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 import fgcif_flwr
 from fgcif_flwr.config import ModelSection
@@ -27,6 +24,7 @@ from fgcif_flwr.data.schema import NumericTarget, Schema, schema_from_toml
 from fgcif_flwr.errors import ConfigurationError, DataError, SchemaError
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network, parameter_count
 from fgcif_flwr.models.parameters import Arrays, load_arrays, named_arrays
+from fgcif_flwr.models.tensor_file import read_tensors, write_tensors
 
 FORMAT = "fgcif-model"
 FORMAT_VERSION = 1
@@ -82,13 +80,7 @@ def save_model(
         "model": network.config.model_dump_json(),
         "statement": json.dumps(dict(statement or {}), sort_keys=True),
     }
-    # Written aside and moved, so that a reader never meets half a file.
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(save(named_arrays(network), metadata=texts))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_tensors(path, named_arrays(network), texts)
 
 
 def load_model(path: Path) -> LoadedModel:
@@ -178,17 +170,10 @@ def model_sha256(arrays: Mapping[str, NDArray[np.float32]]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, str], Arrays]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            texts = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise DataError(f"there is no model file {path}") from None
-    except (SafetensorError, OSError, TypeError, AttributeError):  # the last two: odd types
-        raise DataError(f"{path} is no model file (safetensors) or is damaged") from None
+    texts, arrays = read_tensors(path, "model")
     if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays.values()):
         raise DataError(f"{path} is damaged: its weights are not finite float32 numbers")
-    return texts, arrays
+    return texts, {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def _in_units(target: NumericTarget, scaled: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -127,6 +127,23 @@ def bounded(
     return contributions, unclipped
 
 
+def mean_bounded(
+    network: MultiTaskNetwork,
+    data: EncodedTable,
+    norm: float,
+    how: Clipping,
+    class_weights: ClassWeights | None = None,
+) -> NDArray[np.float64]:
+    """Return the mean of the rows' bounded gradients, (d,), of norm at most 1; zeros without rows.
+
+    For rows that are nobody's: synthetic ones are bounded alike beside customers' own.
+    """
+    total = np.zeros(sum(p.numel() for p in network.parameters()))
+    for part in customer_gradients(network, data, class_weights):
+        total += bounded(part, norm, how)[0].sum(axis=0, dtype=np.float64)
+    return total / max(1, len(data))
+
+
 def _gradients(
     network: MultiTaskNetwork, data: EncodedTable, class_weights: ClassWeights | None
 ) -> Tensor:

@@ -22,7 +22,12 @@ from opacus.optimizers import DPOptimizer
 from fgcif_flwr.config import TrainingSection
 from fgcif_flwr.data.encoding import EncodedTable
 from fgcif_flwr.errors import ConfigurationError
-from fgcif_flwr.models.customer_gradients import Clipping, bounded, customer_gradients
+from fgcif_flwr.models.customer_gradients import (
+    Clipping,
+    bounded,
+    customer_gradients,
+    mean_bounded,
+)
 from fgcif_flwr.models.network import MultiTaskNetwork
 from fgcif_flwr.models.training import ClassWeights, local_optimizer, share_one_vector
 
@@ -41,6 +46,8 @@ def train_privately(
     noisy_sum: NoisySumOfRows,
     sample: Callable[[int], NDArray[np.bool_]],
     class_weights: ClassWeights | None = None,
+    public: EncodedTable | None = None,
+    public_weight: float = 1.0,
 ) -> int:
     """Train ``network`` in place by DP-SGD with Poisson sampling; return the steps made.
 
@@ -75,6 +82,9 @@ def train_privately(
         protects nobody (no amplification).
     class_weights
         As in :func:`~fgcif_flwr.models.training.train_locally`; public or released numbers.
+    public, public_weight
+        Rows that are no customer's (synthetic ones), and what they weigh beside the customers' 1:
+        the mean of their bounded gradients joins each step after the noise. They cost nothing.
 
     Raises
     ------
@@ -100,15 +110,19 @@ def train_privately(
         expected_batch=expected_batch,
         noisy_sum=one_noisy_sum,
     )
-    if config.proximal_mu > 0:
-        start = vector.detach().clone()
+    start = vector.detach().clone()
 
-        def pull_to_the_start(_: object) -> None:
-            assert vector.grad is not None
+    def between_noise_and_step(_: object) -> None:
+        assert vector.grad is not None
+        if public is not None and len(public) > 0:
+            mean = mean_bounded(network, public, clipping_norm, how, class_weights)
+            joining = torch.tensor(public_weight * clipping_norm * mean, dtype=vector.dtype)
+            vector.grad.add_(joining).div_(1 + public_weight)
+        if config.proximal_mu > 0:
             vector.grad.add_(vector.detach() - start, alpha=config.proximal_mu)
 
-        # Called between the noise and the step: the pull depends on no row.
-        optimizer.attach_step_hook(pull_to_the_start)
+    # After the noise: neither the synthetic rows nor the pull depend on a customer's row.
+    optimizer.attach_step_hook(between_noise_and_step)
     for _ in range(steps):
         optimizer.zero_grad()
         optimizer.step()

@@ -3,6 +3,7 @@
 run.json            configuration, schema, versions, seed, secure sum, privacy, metrics
 history.jsonl       one line a round
 model.safetensors   the model, with its schema
+generator.safetensors   the shared generator, if there is one
 MODEL_CARD.md       the model in words
 failure.json        instead of the last three, when the run failed
 run.log             the log
@@ -55,6 +56,11 @@ class RunDirectory:
         return self.path / "model.safetensors"
 
     @property
+    def generator(self) -> Path:
+        """The shared generator's file."""
+        return self.path / "generator.safetensors"
+
+    @property
     def card(self) -> Path:
         """The model card."""
         return self.path / "MODEL_CARD.md"
@@ -101,7 +107,14 @@ class RunDirectory:
 
         The log stays: whoever runs may be writing it already.
         """
-        for file in (self.model, self.card, self.history, self.record, self.failure):
+        for file in (
+            self.model,
+            self.generator,
+            self.card,
+            self.history,
+            self.record,
+            self.failure,
+        ):
             file.unlink(missing_ok=True)
         for pattern in ("releases/*.jsonl", "ledgers/*.db*", "witness.db*"):
             for file in self.path.glob(pattern):

@@ -1,0 +1,179 @@
+"""The networks that all parties share: built from released counts, settings and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fgcif_flwr.data.encoding import FeatureLayout
+from fgcif_flwr.generative.ctgan.networks import Critic, GeneratorNetwork
+from fgcif_flwr.generative.federated_ctgan.class_conditions import (
+    ClassConditions,
+    Wanted,
+    condition_width,
+)
+from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
+from fgcif_flwr.generative.transform import TableTransform
+from fgcif_flwr.generative.transform.table_transform import shared_spans
+
+Histograms = Mapping[str, npt.NDArray[np.float64]]
+"""By column name (cells,): see :func:`fgcif_flwr.generative.marginals.grid.cells_of`. Finite, not
+negative, and the same numbers at every party."""
+
+
+@dataclass(frozen=True, eq=False)
+class SharedNetworks:
+    """Two networks, and what rows are to them.
+
+    Attributes
+    ----------
+    settings : FederatedCtganSettings
+    transform : TableTransform
+    conditions : ClassConditions
+    generator : GeneratorNetwork
+    critic : Critic
+        Sees rows alone, of width ``transform.width``: their class is in them.
+    """
+
+    settings: FederatedCtganSettings
+    transform: TableTransform
+    conditions: ClassConditions
+    generator: GeneratorNetwork
+    critic: Critic
+
+    def fakes(self, wanted: Wanted, random: torch.Generator) -> Tensor:
+        """Return generated rows as the critic sees them, (rows, width); differentiable."""
+        conditions = self.conditions.vectors(wanted)
+        noise = torch.randn(len(conditions), self.generator.noise_dim, generator=random)
+        raw = self.generator(noise, conditions)
+        rows = self.generator.activation.soft(raw, self.settings.temperature, random)
+        return self.conditions.imposed(rows, wanted)
+
+
+def networks_of(
+    layout: FeatureLayout, histograms: Histograms, settings: FederatedCtganSettings, seed: int
+) -> SharedNetworks:
+    """Build the networks with their initial weights.
+
+    Parameters
+    ----------
+    layout
+    histograms
+        Released counts of every column, targets included.
+    settings
+    seed
+        From 0 to below 2^63. Decides the initial weights; nothing else does.
+
+    Raises
+    ------
+    ConfigurationError
+        If a histogram is absent or malformed.
+    """
+    return networks_on(shared_transform(layout, histograms, settings), settings, seed)
+
+
+def networks_on(
+    transform: TableTransform, settings: FederatedCtganSettings, seed: int
+) -> SharedNetworks:
+    """Build the networks for a transform that is there already."""
+    conditions = ClassConditions(transform)
+    first, second = np.random.SeedSequence(seed).generate_state(2).tolist()
+    generator = GeneratorNetwork(
+        [span for spans in transform.spans for span in spans],
+        transform.allowed,
+        conditions.width,
+        settings.noise_dim,
+        settings.hidden,
+        first,
+    )
+    critic = Critic(transform.width, settings.critic_hidden, settings.pac, second)
+    return SharedNetworks(settings, transform, conditions, generator, critic)
+
+
+def shared_transform(
+    layout: FeatureLayout, histograms: Histograms, settings: FederatedCtganSettings
+) -> TableTransform:
+    """Return the transform of released counts; a process computes it once for the same ones."""
+    parts = tuple(
+        (name, np.ascontiguousarray(counts, dtype="<f8").tobytes())
+        for name, counts in sorted(histograms.items())
+    )
+    return _transform(layout, parts, settings.max_categories)
+
+
+@lru_cache(maxsize=4)
+def _transform(
+    layout: FeatureLayout, parts: tuple[tuple[str, bytes], ...], max_categories: int
+) -> TableTransform:
+    histograms = {name: np.frombuffer(counts, dtype="<f8") for name, counts in parts}
+    return TableTransform.shared(layout, histograms, max_categories)
+
+
+def generator_parameter_count(layout: FeatureLayout, settings: FederatedCtganSettings) -> int:
+    """Return the size of the generator's part of the vector, the first one."""
+    spans = shared_spans(layout, settings.max_categories)
+    first = settings.noise_dim + condition_width(layout, spans)
+    inputs = [first, *(width + first for width in settings.hidden)]
+    outputs = [*settings.hidden, spans[-1][-1].stop]
+    layers = sum((before + 1) * after for before, after in zip(inputs, outputs, strict=True))
+    return layers + 2 * sum(settings.hidden)  # layer normalisation: a factor and a shift each
+
+
+def critic_parameter_count(layout: FeatureLayout, settings: FederatedCtganSettings) -> int:
+    """Return the size of the critic's part of the vector, and of a customer's gradient of it."""
+    width = shared_spans(layout, settings.max_categories)[-1][-1].stop
+    widths = [width * settings.pac, *settings.critic_hidden, 1]
+    return sum((before + 1) * after for before, after in pairwise(widths))
+
+
+def parameter_count(layout: FeatureLayout, settings: FederatedCtganSettings) -> int:
+    """Return the size of the vector of both networks; the layout and the settings decide it."""
+    return generator_parameter_count(layout, settings) + critic_parameter_count(layout, settings)
+
+
+def to_vector(networks: SharedNetworks) -> npt.NDArray[np.float32]:
+    """Return the weights of the generator, then of the critic, in one vector (parameters,)."""
+    return np.concatenate([flat(networks.generator), flat(networks.critic)])
+
+
+def load_vector(networks: SharedNetworks, vector: npt.NDArray[np.float32]) -> None:
+    """Copy a vector of :func:`to_vector` into the networks.
+
+    Raises
+    ------
+    ValueError
+        If the vector is not of the networks' size, or holds a number that is not finite.
+    """
+    size = len(flat(networks.generator))
+    load_flat(networks.generator, vector[:size])
+    load_flat(networks.critic, vector[size:])
+
+
+def flat(network: nn.Module) -> npt.NDArray[np.float32]:
+    """Return one network's weights, float32 (d,), a copy."""
+    parts = [parameter.detach().reshape(-1) for parameter in network.parameters()]
+    vector: npt.NDArray[np.float32] = torch.cat(parts).numpy().astype(np.float32)
+    return vector
+
+
+def load_flat(network: nn.Module, vector: npt.NDArray[np.float32]) -> None:
+    """Copy weights (d,) into one network; ValueError as :func:`load_vector`."""
+    parameters = list(network.parameters())
+    if vector.shape != (sum(parameter.numel() for parameter in parameters),):
+        raise ValueError(f"a vector of shape {vector.shape} is not that of the network's weights")
+    if not np.isfinite(vector).all():
+        raise ValueError("a vector of weights has numbers that are not finite")
+    values = torch.tensor(vector, dtype=torch.float32)
+    start = 0
+    with torch.no_grad():
+        for parameter in parameters:
+            stop = start + parameter.numel()
+            parameter.copy_(values[start:stop].view_as(parameter))
+            start = stop

@@ -1,0 +1,58 @@
+"""A column's cells in few bins that hold similar numbers of customers."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Reals = npt.NDArray[np.float64]
+Bins = npt.NDArray[np.int64]
+
+
+def ordered_bins(histogram: Reals, bins: int) -> Bins:
+    """Put neighbouring cells together, (cells,) of bins from 0 upwards, at most ``bins``.
+
+    A cell that holds more than its share is a bin of its own; the others are divided so that the
+    fullest bin holds least (linear partition, by dynamic programming over squared counts).
+    """
+    cells = len(histogram)
+    sums = np.concatenate([[0.0], np.cumsum(histogram)])
+    if sums[-1] <= 0:
+        return (np.arange(cells) * bins // cells).astype(np.int64)
+    best = np.full((bins + 1, cells + 1), np.inf)
+    start = np.zeros((bins + 1, cells + 1), np.int64)
+    best[0, 0] = 0.0
+    for used in range(1, bins + 1):
+        for end in range(1, cells + 1):
+            costs = best[used - 1, :end] + (sums[end] - sums[:end]) ** 2
+            start[used, end] = int(np.argmin(costs))
+            best[used, end] = costs[start[used, end]]
+    used = min(bins, cells)
+    result = np.zeros(cells, np.int64)
+    end = cells
+    while used:
+        first = int(start[used, end])
+        result[first:end] = used - 1
+        end, used = first, used - 1
+    return result
+
+
+def unordered_bins(histogram: Reals, rank: Reals, bins: int) -> Bins:
+    """Put codes together, (codes,) of bins from 0 upwards, at most ``bins``.
+
+    Codes are ordered by ``rank`` (such as the share of a class) and divided as ordered cells are;
+    with no more codes in use than bins every code keeps a bin, and those not in use share the
+    fullest one's.
+    """
+    used = np.flatnonzero(histogram > 0)
+    result = np.zeros(len(histogram), np.int64)
+    if len(used) == 0:
+        return result
+    order = used[np.argsort(rank[used], kind="stable")]
+    if len(used) <= bins:
+        result[used] = np.arange(len(used))
+    else:
+        result[order] = ordered_bins(histogram[order], bins)
+    empty = np.setdiff1d(np.arange(len(histogram)), used)
+    result[empty] = result[int(np.argmax(histogram))]
+    return result

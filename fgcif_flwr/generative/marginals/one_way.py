@@ -1,0 +1,136 @@
+"""Columns on their own, each with the class: what the first release tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fgcif_flwr.generative.columns import Column
+from fgcif_flwr.generative.marginals.binning import Bins, ordered_bins, unordered_bins
+from fgcif_flwr.generative.marginals.denoising import nonnegative, segmented
+from fgcif_flwr.generative.marginals.grid import GRID
+
+Reals = npt.NDArray[np.float64]
+
+_CERTAIN = 2.0  # standard deviations above which a count is taken to be more than noise
+
+
+@dataclass(frozen=True)
+class ColumnCounts:
+    """One column's counts.
+
+    Attributes
+    ----------
+    numeric : bool
+    noisy : (classes, cells)
+    deviation : float
+        Standard deviation of the noise in each of :attr:`noisy`.
+    histogram : (cells,)
+        Of all classes, without noise as far as can be told; not negative, sum is the rows.
+    by_class : (classes, cells)
+        The same of each class.
+    """
+
+    numeric: bool
+    noisy: Reals
+    deviation: float
+    histogram: Reals
+    by_class: Reals
+
+
+def class_counts(noisy: Sequence[Reals], deviations: Sequence[float]) -> Reals:
+    """Return the customers of each class, (classes,), from all columns' counts (classes, cells).
+
+    Means of the columns' sums, each by its precision; what is not above the noise is 0.
+    """
+    variances = np.array(
+        [one.shape[1] * deviation**2 for one, deviation in zip(noisy, deviations, strict=True)]
+    )
+    precisions = 1.0 / np.maximum(variances, 1e-6)
+    sums = np.array([one.sum(axis=1) for one in noisy])
+    counts = precisions @ sums / precisions.sum()
+    counts[counts < _CERTAIN / np.sqrt(precisions.sum())] = 0.0
+    if counts.sum() <= 0:
+        counts[:] = 1.0  # nothing stands out: what is drawn from it says nothing either
+    return np.asarray(counts)
+
+
+def column_counts(column: Column, noisy: Reals, deviation: float, classes: Reals) -> ColumnCounts:
+    """Take the noise out of one column's counts.
+
+    ``classes`` are the customers of each class, from :func:`class_counts`.
+    """
+    used = classes > 0
+    pooled = _clean(column, noisy[used].sum(axis=0), deviation * np.sqrt(used.sum()), classes.sum())
+    by_class = np.stack(
+        [_clean(column, own, deviation, count) for own, count in zip(noisy, classes, strict=True)]
+    )
+    return ColumnCounts(column.numeric, noisy, deviation, pooled, by_class)
+
+
+def within_bins(counts: ColumnCounts, bins: Bins) -> Reals:
+    """Return each class's probability of a cell within its bin, (classes, cells).
+
+    A class's own counts, drawn to those of all classes by as many customers as noise could have
+    made.
+    """
+    size = int(bins.max()) + 1
+    held = np.bincount(bins, minlength=size)
+    pooled = counts.histogram + 1e-9
+    share = pooled / np.bincount(bins, pooled, size)[bins]
+    pull = 1.0 + 2.0 * counts.deviation * np.sqrt(held[bins])
+    raised = counts.by_class + pull * share
+    sums = np.stack([np.bincount(bins, own, size) for own in raised])
+    return np.asarray(raised / sums[:, bins])
+
+
+def model_bins(counts: ColumnCounts, bins: int) -> Bins:
+    """Put a column's cells into the bins of the model, (cells,) from 0 upwards.
+
+    Missing numbers have the last bin, where there are more than noise; else the fullest one.
+    """
+    if not counts.numeric:
+        return unordered_bins(counts.histogram, _rank(counts.by_class), bins)
+    missing = counts.histogram[GRID] > 0
+    ordered = ordered_bins(counts.histogram[:GRID], bins - int(missing))
+    held = np.bincount(ordered, counts.histogram[:GRID])
+    last = len(held) if missing else int(np.argmax(held))
+    return np.append(ordered, last)
+
+
+def coarser_bins(counts: ColumnCounts, fine: Bins, bins: int) -> Bins:
+    """Put a column's model bins together, (model bins,) from 0 upwards, at most ``bins``."""
+    size = int(fine.max()) + 1
+    held = np.bincount(fine, counts.histogram, size)
+    if size <= bins:
+        return np.arange(size)
+    if not counts.numeric:
+        by_class = np.stack([np.bincount(fine, own, size) for own in counts.by_class])
+        return unordered_bins(held, _rank(by_class), bins)
+    apart = np.bincount(fine[:GRID], minlength=size)[-1] == 0  # the last one is missing alone
+    if not apart:
+        return ordered_bins(held, bins)
+    if held[-1] * 2 * bins >= held.sum():
+        return np.append(ordered_bins(held[:-1], bins - 1), bins - 1)
+    ordered = ordered_bins(held[:-1], bins)
+    return np.append(ordered, ordered[int(np.argmax(held[:-1]))])
+
+
+def _clean(column: Column, noisy: Reals, deviation: float, total: float) -> Reals:
+    if not column.numeric:
+        return nonnegative(noisy, total)
+    smooth = np.append(segmented(noisy[:GRID], deviation), noisy[GRID])
+    if smooth[GRID] < _CERTAIN * deviation:
+        smooth[GRID] = 0.0
+    smooth[:GRID] = nonnegative(smooth[:GRID], max(total - smooth[GRID], 0.0))
+    return smooth * (total / smooth.sum()) if smooth.sum() > 0 else smooth
+
+
+def _rank(by_class: Reals) -> Reals:
+    """Return what codes are ordered by, (cells,): the mean class of each code's customers."""
+    sums = by_class.sum(axis=0)
+    mean = np.arange(len(by_class)) @ by_class / np.maximum(sums, 1e-9)
+    return np.asarray(mean)
