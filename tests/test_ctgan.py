@@ -11,23 +11,21 @@ import torch
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import ConfigurationError, DataError
 from fgcif_flwr.generative.columns import balanced
-from fgcif_flwr.generative.ctgan import Check, CriticPrivacy, Ctgan, CtganSettings, fit_ctgan
-from fgcif_flwr.generative.ctgan.conditions import Conditions, RowsByCell
-from fgcif_flwr.generative.ctgan.critic_loss import critic_loss
+from fgcif_flwr.generative.ctgan import (
+    Check,
+    CriticPrivacy,
+    Ctgan,
+    CtganSettings,
+    fit_ctgan,
+    training,
+)
+from fgcif_flwr.generative.ctgan.conditions import Conditions
 from fgcif_flwr.generative.ctgan.diagnostics import coverage_of, divergence_of
-from fgcif_flwr.generative.ctgan.moments import SecondMoments
-from fgcif_flwr.generative.ctgan.networks import Critic, SpanActivation
-from fgcif_flwr.generative.ctgan.private_critic import noisy_histograms, row_gradients
-from fgcif_flwr.generative.transform import Span, TableTransform
+from fgcif_flwr.generative.transform import TableTransform
 from fgcif_flwr.models.baselines import logistic_regression
 from tests.learnable_tables import CHURN_ONLY, LAYOUT, learnable_table, with_targets
 
 QUICK = CtganSettings(steps=30, batch_size=40, check_every=10, generator_hidden=(32,))
-PRIVATE = replace(
-    QUICK, steps=4, check_every=2, critic_hidden=(16,), privacy=CriticPrivacy(noise_multiplier=1.0)
-)
-SPANS = (Span(0, 1, "tanh"), Span(1, 3, "softmax"), Span(4, 2, "softmax"))
-EVERYTHING = np.ones(6, np.bool_)
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +54,6 @@ def churn_only(table: EncodedTable) -> EncodedTable:
 
 def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def torch_random(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def assert_same(one: EncodedTable, other: EncodedTable) -> None:
@@ -276,6 +270,28 @@ def test_training_that_explodes_is_stopped_and_gives_a_generator_that_works():
     assert np.isfinite(learnt.sample(100, random()).numeric).all()
 
 
+def test_a_training_that_diverges_gives_the_generator_of_its_last_healthy_step(monkeypatch):
+    table = learnable_table(60)
+    healthy = fit_ctgan(LAYOUT, table, replace(QUICK, steps=10), 0)
+    monkeypatch.setattr(
+        training, "divergence_of", lambda check, _: "collapsed" if check.step == 20 else None
+    )
+    diverged = fit_ctgan(LAYOUT, table, QUICK, 0)
+    assert diverged.diagnostics.divergence == "collapsed"
+    assert diverged.diagnostics.kept_step == 10
+    one, other = (learnt.arrays()["network.weights"] for learnt in (healthy, diverged))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_rows_are_of_the_averaged_generator():
+    table = learnable_table(60)
+    averaged, last = (
+        fit_ctgan(LAYOUT, table, replace(QUICK, averaging=share), 0).arrays()["network.weights"]
+        for share in (0.9, 0.0)
+    )
+    assert (averaged != last).any()
+
+
 GOOD = Check(100, -0.3, 2.0, 5.0, 1.0, 0.02)
 
 
@@ -311,168 +327,7 @@ def test_coverage_counts_the_common_cells_that_are_reached():
     assert distance > 0.5
 
 
-# The parts
-
-
-def test_cells_are_drawn_from_their_probabilities():
-    activation = SpanActivation(SPANS, EVERYTHING)
-    raw = torch.tensor([[0.3, 2.0, 1.0, 0.0, 0.0, 100.0]]).repeat(20_000, 1)
-    logs = activation.log_probabilities(raw)[0]
-    torch.testing.assert_close(logs[1:4], torch.log_softmax(raw[0, 1:4], 0))
-    torch.testing.assert_close(logs[4:], torch.log_softmax(raw[0, 4:], 0))
-    rows = activation.soft(raw, 0.2, torch_random())
-    torch.testing.assert_close(rows[:, 0], torch.tanh(raw[:, 0]))
-    torch.testing.assert_close(rows[:, 1:4].sum(1), torch.ones(20_000))
-    share = np.bincount(rows[:, 1:4].argmax(1).numpy(), minlength=3) / 20_000
-    # 6 standard deviations at most: a false alarm in 10^8
-    assert np.abs(share - logs[1:4].exp().numpy()).max() < 6 * 0.5 / np.sqrt(20_000)
-
-
-def test_a_forbidden_cell_is_never_drawn():
-    allowed = np.array([True, False, True, False, True, False])
-    activation = SpanActivation(SPANS, allowed)
-    rows = activation.soft(torch.full((1000, 6), 3.0), 0.2, torch_random())
-    assert rows[:, ~torch.from_numpy(allowed)].max() == 0
-
-
-def test_what_is_passed_through_an_activation_has_gradients():
-    activation = SpanActivation(SPANS, EVERYTHING)
-    raw = torch.zeros(5, 6, requires_grad=True)
-    (activation.soft(raw, 0.2, torch_random()) * torch.arange(6.0)).sum().backward()
-    assert raw.grad is not None
-    assert torch.isfinite(raw.grad).all()
-    assert (raw.grad[:, 0] == 0).all()  # it is weighted by 0 here
-    assert (raw.grad[:, 1:].abs().sum(0) > 0).all()
-
-
-def test_conditions_ask_for_rare_classes_more_often_than_they_are():
-    table = learnable_table(1000)
-    rare = np.where(np.arange(1000) < 20, 1, 0).astype(np.float32)
-    transform = TableTransform.fit(LAYOUT, with_targets(table, churn=rare), 0)
-    conditions = Conditions(transform, target_share=1.0)
-    churn = conditions.columns.index(2 + 2)
-    for evenly, share in ((False, 0.02), (True, np.log(21) / (np.log(21) + np.log(981)))):
-        drawn = conditions.draw(20_000, random(), evenly)
-        own = drawn.cells[drawn.columns == churn]
-        assert set(own) == {1, 2}
-        # 6 standard deviations: a false alarm in 10^8
-        assert abs((own == 2).mean() - share) < 6 * np.sqrt(share * (1 - share) / len(own))
-    vectors = conditions.draw(50, random(), True)
-    np.testing.assert_array_equal(vectors.vectors.sum(axis=1), 1)
-
-
-def test_a_condition_holds_of_the_rows_drawn_for_it():
-    table = learnable_table(200)
-    transform = TableTransform.fit(LAYOUT, table, 0)
-    _, cells = transform.codes(table, random())
-    conditions = Conditions(transform, target_share=0.5)
-    by_cell = RowsByCell(conditions, cells)
-    drawn = conditions.draw(5000, random(), evenly=True)
-    rows = by_cell.draw(drawn, random(1))
-    places = np.array(conditions.columns)[drawn.columns]
-    np.testing.assert_array_equal(cells[rows, places], drawn.cells)
-    # weights() says how often: 6 standard deviations of a count of 5000 at most
-    expected = by_cell.weights()
-    assert expected.sum() == pytest.approx(1)
-    counts = np.bincount(rows, minlength=200)
-    assert np.abs(counts - 5000 * expected).max() < 6 * np.sqrt(5000 * expected.max())
-    own = conditions.of_rows(cells, random())
-    np.testing.assert_array_equal(
-        cells[np.arange(200), np.array(conditions.columns)[own.columns]], own.cells
-    )
-
-
-def test_the_moments_of_the_tables_own_rows_are_near():
-    matrix = torch.from_numpy(random().standard_normal((4000, 3)).astype(np.float32))
-    moments = SecondMoments(matrix, torch.full((4000,), 1 / 4000))
-    assert abs(moments.distance(matrix).item()) < 0.01
-    assert moments.distance(matrix + 0.5).item() > 0.2
-    correlated = matrix.clone()
-    correlated[:, 1] = matrix[:, 0]
-    assert moments.distance(correlated).item() > 0.2
-
-
-def test_chance_in_a_small_batch_is_no_distance():
-    matrix = torch.from_numpy(random().standard_normal((4000, 3)).astype(np.float32))
-    moments = SecondMoments(matrix, torch.full((4000,), 1 / 4000))
-    parts = [moments.distance(part).item() for part in matrix.split(20)]
-    error = np.std(parts) / np.sqrt(len(parts))
-    assert abs(np.mean(parts)) < 4 * error  # a false alarm in 10^4
-
-
-@pytest.mark.parametrize("pac", [1, 2])
-def test_a_straight_critic_of_slope_one_has_no_penalty(pac):
-    critic = Critic(4, (8,), pac, 0)
-    with torch.no_grad():
-        for parameter in critic.parameters():
-            parameter.zero_()
-    rows = torch.ones(6, 4)
-    # Flat everywhere: no distance, and a gradient whose norm is 0 instead of 1.
-    assert critic_loss(critic, rows, rows + 1, 10.0, 0.0, torch_random()).item() == 10
-    with torch.no_grad():
-        critic.layers[0].bias.fill_(100.0)
-        critic.layers[0].weight[0, 0] = 1.0
-        critic.layers[1].weight[0, 0] = 1.0
-    distance = critic_loss(critic, rows, rows + 1, 10.0, 0.0, torch_random()).item()
-    assert distance == pytest.approx(1.0, abs=1e-4)
-
-
-# Privacy
-
-
-def test_a_rows_gradient_is_that_of_its_own_loss():
-    critic = Critic(5, (8, 6), 1, 0)
-    real, fake = torch.randn(7, 5, generator=torch_random(1)), torch.zeros(7, 5)
-    between = torch.rand(7, 1, generator=torch_random(2))
-    (gradients,) = row_gradients(critic, real, fake, between, 10.0)
-    for row in range(7):
-        there = (between[row] * real[row] + (1 - between[row]) * fake[row]).requires_grad_()
-        (slope,) = torch.autograd.grad(critic(there[None]).sum(), there, create_graph=True)
-        loss = critic(fake[row][None]) - critic(real[row][None]) + 10 * (slope.norm() - 1) ** 2
-        expected = torch.autograd.grad(
-            loss.sum(), list(critic.parameters()), allow_unused=True, materialize_grads=True
-        )
-        whole = torch.cat([part.reshape(-1) for part in expected])
-        torch.testing.assert_close(gradients[row], whole, atol=1e-4, rtol=1e-4)
-
-
-def test_noisy_histograms_are_the_tables_up_to_the_noise():
-    table = learnable_table(2000)
-    loud = CriticPrivacy(noise_multiplier=1.0, histogram_multiplier=1.0)
-    made = noisy_histograms(LAYOUT, table, loud, random())
-    expected = np.bincount(table.categorical[:, 0], minlength=4)
-    # One of seven columns: the noise is root 7; 6 standard deviations
-    assert np.abs(made["plan"] - expected).max() < 6 * np.sqrt(7)
-    assert made["age"].shape == (65,)
-
-
-def test_a_private_generator_states_what_it_cost():
-    learnt = fit_ctgan(LAYOUT, learnable_table(200), PRIVATE, 0, noise=random())
-    assert learnt.diagnostics.epsilon is not None
-    assert 0.5 < learnt.diagnostics.epsilon < 20
-    assert len(learnt.sample(30, random())) == 30
-    quieter = replace(PRIVATE, privacy=CriticPrivacy(noise_multiplier=4.0))
-    more = fit_ctgan(LAYOUT, learnable_table(200), quieter, 0, noise=random())
-    assert more.diagnostics.epsilon < learnt.diagnostics.epsilon
-
-
-def test_the_noise_decides_a_private_generator_and_is_cryptographic_unless_given():
-    table = learnable_table(60)
-    one, same, other, secret = (
-        fit_ctgan(LAYOUT, table, PRIVATE, 0, noise=noise).arrays()["network.weights"]
-        for noise in (random(1), random(1), random(2), None)
-    )
-    np.testing.assert_array_equal(one, same)
-    assert len(other) != len(one) or (one != other).any()
-    assert len(secret) != len(one) or (one != secret).any()
-
-
-def test_the_width_of_a_private_generator_tells_nothing_of_the_rows():
-    sizes = {
-        len(fit_ctgan(LAYOUT, table, PRIVATE, 0, noise=random()).arrays()["network.weights"])
-        for table in (learnable_table(60), learnable_table(60, seed=9).take(np.zeros(60, int)))
-    }
-    assert len(sizes) == 1
+# Settings
 
 
 @pytest.mark.parametrize(
@@ -496,9 +351,3 @@ def test_the_width_of_a_private_generator_tells_nothing_of_the_rows():
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ConfigurationError, match="ctgan"):
         CtganSettings(**change)
-
-
-@pytest.mark.parametrize("name", ["noise_multiplier", "clipping_norm", "delta"])
-def test_privacy_out_of_range_is_refused(name):
-    with pytest.raises(ConfigurationError, match=name):
-        CriticPrivacy(**{"noise_multiplier": 1.0, name: 0.0})

@@ -174,7 +174,7 @@ def test_where_counting_fails_noise_leaves_and_no_one_outside_sees(tmp_path, mon
     def fails(*_):
         raise ValueError("row 17 is odd")
 
-    monkeypatch.setattr(generator_tasks.measurements, "rows_of", fails)
+    monkeypatch.setattr(generator_tasks.measurements, "places_of", fails)
     noisy: list[str] = []
     release = Door.release_noisily
 

@@ -373,3 +373,51 @@ def test_a_block_of_half_the_weight_has_twice_the_noise():
             deviation = mechanism.noise_deviation(name, opened, HONEST)
             assert deviation == pytest.approx(math.sqrt(opened / HONEST) / share)
             assert variance_is(decoded[name] * 1e6, (1e6 * deviation) ** 2)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 0.3, 2.0)], ids=["alike", "weighed"])
+@pytest.mark.parametrize("cap", [7, 100])
+def test_places_of_single_ones_give_the_very_integers_of_their_rows(weights, cap, monkeypatch):
+    monkeypatch.setattr(noisy_sum, "skellam", lambda size, *_: np.zeros(size, np.int64))
+    blocks = tuple(
+        Block(f"block-{i}", size, weight)
+        for i, (size, weight) in enumerate(zip((3, 40, 5), weights, strict=True))
+    )
+    summing = NoisySum(blocks, cap, 1.0)
+    rng = np.random.default_rng(3)
+    places = [
+        {block.name: rng.integers(0, block.size, rows) for block in blocks} for rows in (4, 5, 0)
+    ]
+    rows = [
+        {block.name: np.eye(block.size)[chunk[block.name]] for block in blocks} for chunk in places
+    ]
+    counted = summing.encode(places, 1, rng)
+    np.testing.assert_array_equal(counted, summing.encode(rows, 1, rng))
+    assert counted.sum() > 0
+
+
+def test_no_place_adds_more_than_its_block_may_hold(monkeypatch):
+    """Many equal blocks round upwards together; the bound on the norm must hold all the same."""
+    monkeypatch.setattr(noisy_sum, "skellam", lambda size, *_: np.zeros(size, np.int64))
+    for count in (3, 10, 190, 325):
+        blocks = tuple(Block(f"block-{i}", 9) for i in range(count))
+        summing = NoisySum(blocks, 10, 1.0)
+        one = {block.name: np.array([4]) for block in blocks}
+        encoded = summing.encode([one], 1, np.random.default_rng(0)).astype(np.float64)
+        assert np.linalg.norm(encoded) <= summing.l2
+        assert np.linalg.norm(encoded) > 0.98 * summing.resolution
+
+
+def test_places_outside_their_block_add_nothing_and_other_forms_are_refused(monkeypatch):
+    monkeypatch.setattr(noisy_sum, "skellam", lambda size, *_: np.zeros(size, np.int64))
+    summing = NoisySum((Block("a", 3), Block("b", 2)), 10, 1.0)
+    rng = np.random.default_rng(0)
+    outside = {"a": np.array([-1, 3]), "b": np.array([2, -5])}
+    assert not summing.encode([outside], 1, rng).any()
+    for chunk in (
+        {"a": np.array([0])},
+        {"a": np.array([0, 1]), "b": np.array([0])},
+        {"a": np.array([0.0]), "b": np.array([0.0])},
+    ):
+        with pytest.raises(ValueError, match=r"block|places"):
+            summing.encode([chunk], 1, rng)

@@ -13,6 +13,7 @@ from fgcif_flwr.cli.fidelity import fidelity_command
 from fgcif_flwr.cli.plan import plan
 from fgcif_flwr.cli.predict import predict_command
 from fgcif_flwr.cli.simulate import simulate
+from fgcif_flwr.cli.synthesize import synthesize
 
 app = typer.Typer(
     name="fgcif",
@@ -24,6 +25,7 @@ app.command("simulate")(simulate)
 app.command("compare")(compare)
 app.command("plan")(plan)
 app.command("predict")(predict_command)
+app.command("synthesize")(synthesize)
 app.command("fidelity")(fidelity_command)
 app.add_typer(schema.app, name="schema")
 

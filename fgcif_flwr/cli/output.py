@@ -8,13 +8,17 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import typer
 from rich.console import Console
 
-from fgcif_flwr.errors import FgcifError
+from fgcif_flwr.errors import DataError, FgcifError
 from fgcif_flwr.reporting.run_directory import dumps
 
 
@@ -70,6 +74,19 @@ def ending_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def write_table(table: pa.Table, out: Path) -> None:
+    """Write Parquet where the file's name ends so, else CSV; DataError if it cannot be written."""
+    try:
+        if out.suffix == ".parquet":
+            pa.parquet.write_table(table, out)
+        else:
+            pa.csv.write_csv(table, out)
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written: {error.strerror or 'see its directory'}"
+        ) from None
 
 
 def _fail(command: str, form: Format, code: int, message: str) -> None:

@@ -8,14 +8,12 @@ from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 import torch
 import typer
 from rich.console import Console
 
-from fgcif_flwr.cli.output import Format, emit, reporting_errors
+from fgcif_flwr.cli.output import Format, emit, reporting_errors, write_table
 from fgcif_flwr.data.sources import read_table
-from fgcif_flwr.errors import DataError
 from fgcif_flwr.models.artifact import load_model, predict
 
 
@@ -50,7 +48,7 @@ def predict_command(
             typer.echo(buffer.getvalue().decode(), nl=False)
             return
         if out is not None:
-            _write(scores, out)
+            write_table(scores, out)
         result: dict[str, object] = {
             "rows": scores.num_rows,
             "columns": scores.column_names,
@@ -64,15 +62,3 @@ def predict_command(
 
 def _show(console: Console, rows: int, out: Path | None) -> None:
     console.print(f"{rows} rows scored: {out}", soft_wrap=True)
-
-
-def _write(scores: pa.Table, out: Path) -> None:
-    try:
-        if out.suffix == ".parquet":
-            pa.parquet.write_table(scores, out)
-        else:
-            pa.csv.write_csv(scores, out)
-    except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {error.strerror or 'see its directory'}"
-        ) from None

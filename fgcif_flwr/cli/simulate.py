@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,8 +121,7 @@ def run_simulation(
         RunProgress() as progress,
         ending_on_signals(),
         directory.locked(),
-        # A fresh process: a forked one would inherit the thread pools of torch and Arrow.
-        multiprocessing.get_context("spawn").Pool(1, _leave_interrupts_to_parent) as beside,
+        ExitStack() as beside,
     ):
         directory.clear()
         directory.log.unlink(missing_ok=True)
@@ -129,7 +129,12 @@ def run_simulation(
         consortium = consortium_of(config)  # faults of table and schema show before any start
         progress.done()
         check_delta_against(consortium, config)
-        bounding = beside.apply_async(baselines_apart, (config,)) if with_baselines else None
+        bounding = None
+        if with_baselines:
+            # A fresh process: a forked one would inherit the thread pools of torch and Arrow.
+            spawning = multiprocessing.get_context("spawn")
+            pool = beside.enter_context(spawning.Pool(1, _leave_interrupts_to_parent))
+            bounding = pool.apply_async(baselines_apart, (config,))
         progress.stage(f"federation ({engine.value})", config.run.rounds)
         status = _run(
             config, engine, directory, lambda: progress.update(len(directory.read_history()))

@@ -30,7 +30,7 @@ from fgcif_flwr.seeds import seed_for
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Values = dict[str, npt.NDArray[np.float64]]
-Rows = Mapping[str, npt.NDArray[np.floating]]
+Rows = Mapping[str, npt.NDArray[np.generic]]
 
 
 def exact_values(
@@ -49,7 +49,7 @@ def customer_contributions(
 ) -> Iterator[Rows]:
     """Yield each customer's part of a generator task, chunk by chunk, bounded to norm 1 a block."""
     if task != GENERATOR:
-        yield from measurements.rows_of(task, arrays, layout, marginal_settings(config), data)
+        yield from measurements.places_of(task, arrays, layout, marginal_settings(config), data)
         return
     from fgcif_flwr.generative import federated_ctgan
 
@@ -97,9 +97,9 @@ def _counts(
     task: str, arrays: Arrays, config: RunConfig, layout: FeatureLayout, data: EncodedTable
 ) -> Values:
     sums = {name: np.zeros(size) for name, size, _ in counted(task, config, layout)}
-    for chunk in measurements.rows_of(task, arrays, layout, marginal_settings(config), data):
-        for name, rows in chunk.items():
-            sums[name] += rows.sum(axis=0, dtype=np.float64)
+    for chunk in measurements.places_of(task, arrays, layout, marginal_settings(config), data):
+        for name, places in chunk.items():
+            sums[name] += np.bincount(places, minlength=len(sums[name]))
     return sums
 
 

@@ -42,7 +42,7 @@ from fgcif_flwr.privacy.noise import cryptographic_generator
 
 logger = logging.getLogger(__name__)
 
-Rows = Mapping[str, npt.NDArray[np.floating]]
+Rows = Mapping[str, npt.NDArray[np.generic]]
 
 
 class PrivateTasks:
@@ -66,7 +66,7 @@ class PrivateTasks:
         self.rows = rows
 
     def contributions(self, task: str, arrays: Arrays) -> Iterator[Rows]:
-        """Yield a task's contributions in chunks, for each block its rows (rows, size).
+        """Yield a task's contributions in chunks, as the door takes them.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class PrivateTasks:
         how = "fixed" if privacy.clipping == "adaptive" else privacy.clipping
         for gradients in customer_gradients(network, data, class_weights_in(arrays)):
             clipped, unclipped = bounded(gradients, norm, how)
-            rows: dict[str, npt.NDArray[np.floating]] = {UPDATE: clipped}
+            rows: dict[str, npt.NDArray[np.generic]] = {UPDATE: clipped}
             if adaptive:
                 rows[UNCLIPPED] = np.where(unclipped, 1.0, -1.0)[:, np.newaxis]
             yield rows

@@ -46,8 +46,8 @@ Integers = npt.NDArray[np.int64]
 
 
 Compute = Callable[[], Mapping[str, npt.ArrayLike]]
-Contributions = Callable[[], Iterable[Mapping[str, npt.NDArray[np.floating]]]]
-"""Gives customers' contributions in chunks: for each block its rows, (rows, size)."""
+Contributions = Callable[[], Iterable[Mapping[str, npt.NDArray[np.generic]]]]
+"""Gives customers' contributions in chunks, as :meth:`NoisySum.encode` takes them."""
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,10 @@ class NoisySum:
         Parameters
         ----------
         chunks
-            Rows of all blocks, (rows, block.size) each, real numbers of any kind. The first
-            ``contributions`` rows over all chunks are summed; no chunk is read after them.
+            Rows of all blocks, (rows, block.size) each, real numbers of any kind; or, where every
+            row has a single 1 in each block, its places, integers (rows,): the same sum without
+            the zeros. A place outside its block adds nothing to it. The first ``contributions``
+            rows over all chunks are summed; no chunk is read after them.
         honest : int
             Fewest honest enterprises that an opened sum covers; the share of the variance is
             one of as many.
@@ -204,6 +206,13 @@ class NoisySum:
         total = np.zeros(self.size, dtype=np.int64)
         left = self.contributions
         for chunk in chunks:
+            if all(values.ndim == 1 for values in chunk.values()):
+                rows = min(left, self._placed_rows(chunk))
+                total += self._counted(chunk, rows)
+                left -= rows
+                if left == 0:
+                    break
+                continue
             rows = min(left, self._rows(chunk))
             step = max(1, _CHUNK // self.size)
             for start in range(0, rows, step):
@@ -248,6 +257,29 @@ class NoisySum:
                     f"real numbers of shape ({rows}, {block.size})"
                 )
         return rows
+
+    def _placed_rows(self, chunk: Mapping[str, npt.NDArray[np.generic]]) -> int:
+        """Return how many rows' places a chunk has; ValueError unless its form is right."""
+        if set(chunk) != {block.name for block in self.blocks}:
+            raise ValueError("a chunk's blocks are not those of the noisy sum")
+        rows = len(chunk[self.blocks[0].name])
+        for name, places in chunk.items():
+            if len(places) != rows or places.dtype.kind not in "iu":
+                raise ValueError(f"block {name}: places must be {rows} integers")
+        return rows
+
+    def _counted(self, chunk: Mapping[str, npt.NDArray[np.generic]], rows: int) -> Integers:
+        """Return the sum of rows that are 1 at the places: the integers that rounding gives."""
+        scales = np.array([self.scale(block.name) for block in self.blocks])
+        steps = np.rint(scales)
+        if (steps**2).sum() > self._squared_l2:
+            steps = np.trunc(scales)
+        parts = []
+        for block, step in zip(self.blocks, steps, strict=True):
+            places = chunk[block.name][:rows].astype(np.int64)
+            within = places[(places >= 0) & (places < block.size)]
+            parts.append(np.bincount(within, minlength=block.size) * int(step))
+        return np.concatenate(parts).astype(np.int64)
 
     def _integers(self, chunk: Mapping[str, npt.NDArray[np.generic]]) -> Reals:
         """Return each row's whole numbers, float64 (rows, size); no row's depend on another's."""

@@ -26,7 +26,8 @@ class Check:
     step : int
         Updates of the generator so far.
     critic_loss : float
-        Mean; with the gradient penalty, without noise.
+        Mean, with the gradient penalty. Of a private training, the mean score of generated rows:
+        the loss would show real ones.
     critic_gradient_norm, generator_gradient_norm : float
         Largest L2 norm of an update's gradient.
     coverage : float

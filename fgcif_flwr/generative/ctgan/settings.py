@@ -82,7 +82,7 @@ class CtganSettings:
     privacy : CriticPrivacy or None
     """
 
-    steps: int = 2000
+    steps: int = 3000
     batch_size: int = 200
     critic_steps: int = 1
     noise_dim: int = 64

@@ -3,11 +3,12 @@
 Xu et al., Modeling tabular data using conditional GAN, NeurIPS 2019; the critic is that of
 Gulrajani et al., Improved training of Wasserstein GANs, NeurIPS 2017.
 
-Two things are not in CTGAN. Sampling uses an average of the generator over its last steps (Yazıcı
-et al., The unusual effectiveness of averaging in GAN training, ICLR 2019). And the generator is
-told how far the second moments of its rows, correlations of all columns with all others, are from
-the table's (moment matching: Li, Swersky and Zemel, ICML 2015): on tables of a few thousand rows
-it learns in hundreds of steps what the critic teaches it in thousands.
+Three things are not as in CTGAN. Conditions are on targets alone unless asked otherwise
+(:class:`~fgcif_flwr.generative.ctgan.conditions.Conditions`). Sampling uses an average of the
+generator over its last steps (Yazıcı et al., The unusual effectiveness of averaging in GAN
+training, ICLR 2019). And the generator is told how far the second moments of its rows, correlations
+of all columns with all others, are from the table's (moment matching: Li, Swersky and Zemel, ICML
+2015), with which it needs half of the steps.
 """
 
 from __future__ import annotations

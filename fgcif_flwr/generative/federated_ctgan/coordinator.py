@@ -28,9 +28,12 @@ from fgcif_flwr.generative.federated_ctgan.networks import (
     parameter_count,
     to_vector,
 )
+from fgcif_flwr.generative.federated_ctgan.quadratic_critic import SecondMomentSums
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
 from fgcif_flwr.generative.federated_ctgan.steps import (
     Adam,
+    NetworkCritic,
+    Pull,
     ReleasedShares,
     generator_gradient,
     norm_of,
@@ -48,6 +51,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 512  # generated rows in a step of the generator
 _PRIVATE_BETAS = (0.9, 0.99)  # noise in every gradient: longer means than without
 _SERVER_EPSILON = 1e-8
+_LONGEST_MEAN = 3.0  # of contributions of norm 1, whose number is known roughly
 
 
 class Coordinator:
@@ -94,6 +98,7 @@ class Coordinator:
         }
         self._networks = networks_of(layout, self._histograms, settings, seed)
         self._shares = ReleasedShares(self._networks)
+        self._sums = SecondMomentSums(self._networks.transform)
         self.round = 1
         self.diagnoses: list[Diagnosis] = []
         self._velocity = np.zeros(parameter_count(layout, settings))
@@ -166,15 +171,24 @@ class Coordinator:
         size = critic_parameter_count(self.layout, self.settings)
         if gradient.shape != (size,):
             raise ValueError(f"a gradient has shape {(size,)}, not {gradient.shape}")
-        norm = norm_of(gradient)
-        if not np.isfinite(norm):
-            return self._ended(norm, None)
-        norm = float(np.sqrt(max(0.0, norm**2 - size * deviation**2)))
-        self._judge.step(torch.tensor(gradient * clipping_norm, dtype=torch.float32))
+        of_noise = size * deviation**2
+        squared = norm_of(gradient) ** 2 - of_noise
+        # A mean of contributions of norm 1 is no longer than 1, but for an error in their number
+        # and for what noise varies by: its squared norm's deviation, six times.
+        if not squared <= _LONGEST_MEAN**2 + 6 * of_noise * np.sqrt(2 / size):
+            return self._ended(float("inf"), None)
+        norm = float(np.sqrt(max(0.0, squared)))
         random = torch.Generator().manual_seed(round_seed(self.input()))
+        pulls: list[Pull] = [self._shares]
+        if self.settings.private_critic == "quadratic":
+            self._sums.add(gradient * clipping_norm, deviation * clipping_norm)
+            pulls.append(self._sums)
+        else:
+            self._judge.step(torch.tensor(gradient * clipping_norm, dtype=torch.float32))
+            pulls.append(NetworkCritic(self._networks.critic))
         for _ in range(self.settings.generator_steps):
             wanted = self._networks.conditions.draw(_BATCH * self.settings.pac, random)
-            self._make.step(generator_gradient(self._networks, wanted, random, self._shares))
+            self._make.step(generator_gradient(self._networks, wanted, random, pulls))
         return self._ended(norm, self.vector.astype(np.float64))
 
     def generator(self) -> FederatedCtgan:

@@ -1,15 +1,16 @@
 """Each customer's own gradient of the critic's loss: what a private release bounds and sums.
 
-A customer's loss is the mean score of generated rows of its class, less its own score, and the
-gradient penalty between itself and one of those rows. Nothing in it depends on another customer:
-the generated rows follow from the round's public input. Their mean score's gradient is the same
-for all customers of a class and computed once. The discriminator alone touches rows, so it alone
-needs noise (Xie et al. 2018, "Differentially Private Generative Adversarial Network").
+With the quadratic critic it is the products of the customer's own row (:mod:`.quadratic_critic`).
+With the network a customer's loss is the mean score of generated rows of its class, less its own
+score, and the gradient penalty between itself and one of those rows. Nothing in it depends on
+another customer: the generated rows follow from the round's public input. Their mean score's
+gradient is the same for all customers of a class and computed once. The critic alone touches rows,
+so it alone needs noise (Xie et al. 2018, "Differentially Private Generative Adversarial Network").
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,15 @@ from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import ConfigurationError
 from fgcif_flwr.generative.federated_ctgan.class_conditions import Wanted
 from fgcif_flwr.generative.federated_ctgan.critic_gradient import row_gradients, score_gradient
-from fgcif_flwr.generative.federated_ctgan.networks import SharedNetworks
+from fgcif_flwr.generative.federated_ctgan.networks import (
+    SharedNetworks,
+    critic_parameter_count,
+)
+from fgcif_flwr.generative.federated_ctgan.quadratic_critic import SecondMomentSums
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
 from fgcif_flwr.generative.federated_ctgan.task_input import ROUND, SEED, Input, loaded_networks
+
+Gradients = Callable[[Tensor, np.random.Generator], Tensor]
 
 _LARGEST_PART = 1 << 25  # 128 MiB of gradients at once, whatever the network
 
@@ -42,7 +49,8 @@ def critic_gradients(
         The round's input, which has passed :func:`~.task_input.check_input`.
     layout
     settings
-        With ``pac`` 1: rows that are judged together have no gradients of their own.
+        With ``pac`` 1 for the critic ``network``: rows that are judged together have no gradients
+        of their own.
     table
         One row per customer; nothing is yielded without rows.
     rows_at_once
@@ -56,28 +64,46 @@ def critic_gradients(
     Raises
     ------
     ConfigurationError
-        If ``pac`` is not 1.
+        If ``pac`` is not 1 and the critic is the network.
     """
-    if settings.pac != 1:
-        raise ConfigurationError(f"pac is {settings.pac}; customers' own gradients want pac = 1")
+    size = critic_parameter_count(layout, settings)
+    step = max(1, min(rows_at_once, _LARGEST_PART // size))
     networks = loaded_networks(arrays, layout, settings)
-    random = torch.Generator().manual_seed(round_seed(arrays))
+    gradients = (
+        _of_quadratic(networks)
+        if settings.private_critic == "quadratic"
+        else _of_network(networks, round_seed(arrays))
+    )
     # Draws by place in the table: a row's number is all that is known of it here.
     draws = np.random.default_rng(round_seed(arrays))
-    fakes = class_fakes(networks, random)
-    common = torch.stack([score_gradient(networks.critic, rows) for rows in fakes])
-    parameters = common.shape[1]
-    step = max(1, min(rows_at_once, _LARGEST_PART // parameters))
     for start in range(0, len(table), step):
         part = table.take(np.arange(start, min(start + step, len(table))))
         real = torch.from_numpy(networks.transform.forward(part, draws))
+        yield gradients(real, draws).numpy()
+
+
+def _of_quadratic(networks: SharedNetworks) -> Gradients:
+    sums = SecondMomentSums(networks.transform)
+    return lambda real, _: sums.contributions(real)
+
+
+def _of_network(networks: SharedNetworks, seed: int) -> Gradients:
+    settings = networks.settings
+    if settings.pac != 1:
+        raise ConfigurationError(f"pac is {settings.pac}; customers' own gradients want pac = 1")
+    fakes = class_fakes(networks, torch.Generator().manual_seed(seed))
+    common = torch.stack([score_gradient(networks.critic, rows) for rows in fakes])
+
+    def gradients(real: Tensor, draws: np.random.Generator) -> Tensor:
         own = _classes(networks, real)
-        which = torch.from_numpy(draws.integers(0, settings.fakes, len(part)))
-        between = torch.from_numpy(draws.random((len(part), 1), np.float32))
-        gradients = row_gradients(
+        which = torch.from_numpy(draws.integers(0, settings.fakes, len(real)))
+        between = torch.from_numpy(draws.random((len(real), 1), np.float32))
+        found = row_gradients(
             networks.critic, real, fakes[own, which], between, settings.gradient_penalty
         )
-        yield gradients.add_(common[own]).numpy()
+        return found.add_(common[own])
+
+    return gradients
 
 
 def class_fakes(networks: SharedNetworks, random: torch.Generator) -> Tensor:

@@ -114,7 +114,7 @@ def diagnose(
     """
     number = len(history) + 1
     if not math.isfinite(gradient_norm):
-        reason = "the sum over the enterprises is not finite"
+        reason = "the sum over the enterprises is not finite, or larger than such a sum can be"
         return Diagnosis(number, 0.0, 1.0, gradient_norm, generator_norm, False, reason)
     if not math.isfinite(generator_norm):
         reason = "the weights have diverged"

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
-from fgcif_flwr.generative.ctgan.moments import SecondMoments
 from fgcif_flwr.generative.federated_ctgan.class_conditions import RealRows
 from fgcif_flwr.generative.federated_ctgan.critic_gradient import (
     CriticLoss,
@@ -23,7 +22,14 @@ from fgcif_flwr.generative.federated_ctgan.critic_gradient import (
 )
 from fgcif_flwr.generative.federated_ctgan.networks import SharedNetworks, to_vector
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
-from fgcif_flwr.generative.federated_ctgan.steps import Adam, ReleasedShares, generator_gradient
+from fgcif_flwr.generative.federated_ctgan.steps import (
+    Adam,
+    NetworkCritic,
+    Pull,
+    ReleasedShares,
+    TableMoments,
+    generator_gradient,
+)
 from fgcif_flwr.generative.federated_ctgan.task_input import VECTOR, Input, loaded_networks
 
 _FEWEST_ROWS = 32  # in a step, drawn with replacement: fewer generated ones say too little
@@ -106,8 +112,11 @@ def _train(
     rows = groups * settings.pac
     judging = Adam(networks.critic, settings.critic_learning_rate, settings.adam_epsilon)
     making = Adam(networks.generator, settings.generator_learning_rate, settings.adam_epsilon)
-    moments = SecondMoments(real.rows, real.probabilities().float())
-    shares = ReleasedShares(networks)
+    pulls: list[Pull] = [NetworkCritic(networks.critic)]
+    if settings.released_shares > 0:
+        pulls.append(ReleasedShares(networks))
+    if settings.moments > 0 and rows >= 2:
+        pulls.append(TableMoments(settings.moments, real.rows, real.probabilities().float()))
     losses: list[CriticLoss] = []
     norms: list[float] = []
     for _ in range(steps):
@@ -123,7 +132,7 @@ def _train(
             losses.append(loss)
             norms.append(float(gradient.norm()))
         _, wanted = real.draw(rows, random)
-        making.step(generator_gradient(networks, wanted, random, shares, moments))
+        making.step(generator_gradient(networks, wanted, random, pulls))
     return LocalDiagnostics(
         count,
         steps,

@@ -19,6 +19,7 @@ from fgcif_flwr.generative.federated_ctgan.class_conditions import (
     Wanted,
     condition_width,
 )
+from fgcif_flwr.generative.federated_ctgan.quadratic_critic import moment_count
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
 from fgcif_flwr.generative.transform import TableTransform
 from fgcif_flwr.generative.transform.table_transform import shared_spans
@@ -127,15 +128,21 @@ def generator_parameter_count(layout: FeatureLayout, settings: FederatedCtganSet
 
 
 def critic_parameter_count(layout: FeatureLayout, settings: FederatedCtganSettings) -> int:
-    """Return the size of the critic's part of the vector, and of a customer's gradient of it."""
-    width = shared_spans(layout, settings.max_categories)[-1][-1].stop
-    widths = [width * settings.pac, *settings.critic_hidden, 1]
-    return sum((before + 1) * after for before, after in pairwise(widths))
+    """Return the size of a customer's gradient of the critic that ``private_critic`` names."""
+    if settings.private_critic == "quadratic":
+        return moment_count(shared_spans(layout, settings.max_categories)[-1][-1].stop)
+    return _critic_network_count(layout, settings)
 
 
 def parameter_count(layout: FeatureLayout, settings: FederatedCtganSettings) -> int:
     """Return the size of the vector of both networks; the layout and the settings decide it."""
-    return generator_parameter_count(layout, settings) + critic_parameter_count(layout, settings)
+    return generator_parameter_count(layout, settings) + _critic_network_count(layout, settings)
+
+
+def _critic_network_count(layout: FeatureLayout, settings: FederatedCtganSettings) -> int:
+    width = shared_spans(layout, settings.max_categories)[-1][-1].stop
+    widths = [width * settings.pac, *settings.critic_hidden, 1]
+    return sum((before + 1) * after for before, after in pairwise(widths))
 
 
 def to_vector(networks: SharedNetworks) -> npt.NDArray[np.float32]:

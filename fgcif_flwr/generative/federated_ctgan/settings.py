@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from fgcif_flwr.errors import ConfigurationError
 
@@ -15,7 +16,7 @@ class FederatedCtganSettings:
     Attributes
     ----------
     hidden, critic_hidden : tuple of int
-        Widths of the hidden layers of the generator and of the critic; 1 to 4 layers of 1 to 1024.
+        Widths of the hidden layers of the generator and of the critic; 1 to 8 layers of 1 to 4096.
     noise_dim : int
         Numbers of noise that a row is made from, 1 to 1024.
     max_categories : int
@@ -52,10 +53,16 @@ class FederatedCtganSettings:
         1. Rows are sampled from the average.
     server_critic_learning_rate, server_generator_learning_rate : float
         Of the coordinator's Adam where customers' gradients are summed; above 0 to 1.
+    private_critic : {"quadratic", "network"}
+        Whose gradients customers send. ``quadratic`` (:mod:`.quadratic_critic`) is far better
+        wherever there is noise, or there are few rounds; its gradients have norm 1 at most, so
+        that a clipping norm of 1 clips nothing.
     generator_steps : int
-        The coordinator's steps of the generator after each of the critic, 1 to 1000.
+        The coordinator's steps of the generator in each round of customers' gradients, 1 to 1000.
+        For the critic ``network`` 1 to 5 are enough.
     fakes : int
-        Generated rows of each class that a critic's gradients compare customers with, 1 to 65,536.
+        Generated rows of each class that the gradients of the critic ``network`` compare customers
+        with, 1 to 65,536.
 
     Raises
     ------
@@ -83,16 +90,21 @@ class FederatedCtganSettings:
     averaging: float = 0.8
     server_critic_learning_rate: float = 2e-3
     server_generator_learning_rate: float = 2e-3
-    generator_steps: int = 1
+    private_critic: Literal["quadratic", "network"] = "quadratic"
+    generator_steps: int = 50
     fakes: int = 256
 
     def __post_init__(self) -> None:
         for name in ("hidden", "critic_hidden"):
             widths = getattr(self, name)
-            if not (1 <= len(widths) <= 4 and all(1 <= width <= 1024 for width in widths)):
+            if not (1 <= len(widths) <= 8 and all(1 <= width <= 4096 for width in widths)):
                 raise ConfigurationError(
-                    f"{name} is {list(widths)}; it must be 1 to 4 widths from 1 to 1024"
+                    f"{name} is {list(widths)}; it must be 1 to 8 widths from 1 to 4096"
                 )
+        if self.private_critic not in ("quadratic", "network"):
+            raise ConfigurationError(
+                f"private_critic is {self.private_critic}; it must be quadratic or network"
+            )
         for name, least, most in (
             ("noise_dim", 1, 1024),
             ("max_categories", 3, 4096),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from fgcif_flwr.generative.ctgan.moments import SecondMoments
+from fgcif_flwr.generative.ctgan.networks import Critic
 from fgcif_flwr.generative.federated_ctgan.class_conditions import Wanted
 from fgcif_flwr.generative.federated_ctgan.critic_gradient import passes
 from fgcif_flwr.generative.federated_ctgan.networks import SharedNetworks
@@ -41,11 +45,57 @@ class Adam:
         self._optimizer.step()
 
 
-class ReleasedShares:
-    """How often each cell of each column is to be generated: the released shares of its column.
+class Pull(Protocol):
+    """A term of the generator's loss, by its gradient in generated rows."""
 
-    A term for them in the generator's loss leaves the critic to what counts of single columns do
-    not tell. It needs no row, and is the same at every party however its own rows are spread.
+    def pull(self, rows: Tensor) -> Tensor:
+        """Return the gradient of the loss by ``rows``, (rows, width) as they are."""
+        ...
+
+
+class NetworkCritic:
+    """Less the critic's mean score."""
+
+    def __init__(self, critic: Critic) -> None:
+        self._critic = critic
+
+    def pull(self, rows: Tensor) -> Tensor:
+        """Return the gradient; the critic is not differentiated by its weights."""
+        found = passes(self._critic, rows)
+        return -found.input_gradient(self._critic).reshape(rows.shape) / len(found.scores)
+
+
+class TableMoments:
+    """The squared distance of second moments from one enterprise's own rows'.
+
+    Federated averaging makes it the distance from all enterprises' rows, as far as a round's
+    steps stay near their start: its gradient is linear in the moments.
+
+    Parameters
+    ----------
+    weight
+    rows
+        (rows, width), as the transform makes them.
+    probabilities
+        How often each is drawn, (rows,), adding up to 1.
+    """
+
+    def __init__(self, weight: float, rows: Tensor, probabilities: Tensor) -> None:
+        self._weight = weight
+        self._moments = SecondMoments(rows, probabilities)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        """Return the gradient."""
+        seen = rows.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self._weight * self._moments.distance(seen), seen)
+        return gradient
+
+
+class ReleasedShares:
+    """The squared distance from the released shares of each column's cells.
+
+    A term for them leaves the critic to what counts of single columns do not tell. It needs no row,
+    and is the same at every party however its own rows are spread.
     """
 
     def __init__(self, networks: SharedNetworks) -> None:
@@ -59,13 +109,13 @@ class ReleasedShares:
                 known[cells.start : cells.stop] = 1
         self._shares = torch.from_numpy(shares)
         scale = np.maximum(shares * (1 - shares), _LEAST_VARIANCE)
-        self._weights = torch.from_numpy(known / scale) / transform.width
+        weight = networks.settings.released_shares / transform.width
+        self._weights = torch.from_numpy(known / scale) * weight
 
     def pull(self, rows: Tensor) -> Tensor:
-        """Return the gradient by generated rows, (rows, width), of the squared distance.
+        """Return the gradient, over draws of the rows in the mean.
 
-        Each half is pulled by what the other one lacks: the mean over draws is that of the true
-        distance, and what chance gives to a batch pulls nothing.
+        Each half is pulled by what the other one lacks: what chance gives to a batch pulls nothing.
         """
         half = len(rows) // 2
         pull = torch.zeros_like(rows)
@@ -77,31 +127,13 @@ class ReleasedShares:
 
 
 def generator_gradient(
-    networks: SharedNetworks,
-    wanted: Wanted,
-    random: torch.Generator,
-    shares: ReleasedShares,
-    moments: SecondMoments | None = None,
+    networks: SharedNetworks, wanted: Wanted, random: torch.Generator, pulls: Sequence[Pull]
 ) -> Tensor:
-    """Return the gradient, (d,), of less the critic's mean score of newly generated rows.
-
-    The distances from released shares and from ``moments`` are added with the weights of the
-    settings. The critic is not differentiated by its weights; no real row takes part but by
-    ``moments``.
-    """
-    settings = networks.settings
-    weights = list(networks.generator.parameters())
+    """Return the gradient, (d,), of the sum of some terms at newly generated rows."""
     fake = networks.fakes(wanted, random)
     seen = fake.detach()
-    found = passes(networks.critic, seen)
-    pull = -found.input_gradient(networks.critic).reshape(fake.shape) / len(found.scores)
-    if settings.released_shares > 0:
-        pull = pull + settings.released_shares * shares.pull(seen)
-    if moments is not None and settings.moments > 0 and len(fake) >= 2:
-        seen.requires_grad_()
-        (apart,) = torch.autograd.grad(moments.distance(seen), seen)
-        pull = pull + settings.moments * apart
-    parts = torch.autograd.grad(fake, weights, pull)
+    pull = torch.stack([one.pull(seen) for one in pulls]).sum(dim=0)
+    parts = torch.autograd.grad(fake, list(networks.generator.parameters()), pull)
     return torch.cat([part.reshape(-1) for part in parts])
 
 

@@ -16,25 +16,47 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fgcif_flwr.generative.marginals.pair_sums import PairMatrix
+from fgcif_flwr.generative.marginals.settings import MarginalSettings
+
 Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PairCounts:
-    """Counts of pairs of columns, all as one symmetric matrix for each class.
+class CountedBins:
+    """Counts of every column on its own.
 
     Attributes
     ----------
-    coarse : (bins, coarse bins), 0 or 1
-        Which bin of the model is in which bin of the counts.
-    counts : (classes, coarse bins, coarse bins)
-    weights : the same shape
-        One over the counts' variance; 0 where nothing was counted.
+    classes : (classes,)
+        Customers of each class.
+    counts, weights : (classes, bins)
+        Of all columns' bins, one column after another; one over the counts' variance.
     """
 
-    coarse: Reals
+    classes: Reals
     counts: Reals
     weights: Reals
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is taken for likely before the fit.
+
+    Attributes
+    ----------
+    shares : (classes, bins)
+        Above 0: where the fit starts.
+    class_spread : (bins,)
+        Standard deviation of what a class does to the logarithm of a bin's share.
+    kind_spread, both_spread : float
+        The same of a kind of customer, and of a kind in one class beyond the two.
+    """
+
+    shares: Reals
+    class_spread: Reals
+    kind_spread: float = 1.0
+    both_spread: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -48,37 +70,31 @@ class Mixture:
 
 def fit_mixture(
     sizes: Sequence[int],
-    totals_of: Reals,
-    start: Reals,
-    class_spread: Reals,
-    one_way: Reals,
-    one_way_weights: Reals,
-    pairs: Sequence[PairCounts],
-    components: int,
-    steps: int,
-    seed: int,
-    spread: tuple[float, float] = (1.0, 0.3),
+    counted: CountedBins,
+    pairs: Sequence[PairMatrix],
+    prior: Prior,
+    settings: MarginalSettings,
 ) -> Mixture:
-    """Fit by gradient steps the least squares of all counts, plus Gaussian priors of the effects.
+    """Return the mixture of least squared error over all counts, each over its variance, with
+    Gaussian priors of the effects on the logarithms (Adam, from ``settings.seed``).
 
-    Parameters
-    ----------
-    sizes
-        Bins of each column; their sum is ``bins``.
-    one_way, one_way_weights
-        (classes, bins): counts, and one over their variance.
-    pairs
-        Counts of pairs, on the same bins or coarser ones.
+    ``sizes`` are the bins of each column.
     """
     torch.set_num_threads(1)
-    classes, bins = one_way.shape
-    generator = torch.Generator().manual_seed(seed)
+    classes, bins = counted.counts.shape
+    components = settings.components
+    generator = torch.Generator().manual_seed(settings.seed)
     column = torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes))
-    totals = torch.as_tensor(totals_of, dtype=torch.float32)
-    own = torch.as_tensor(one_way, dtype=torch.float32)
-    own_weights = torch.as_tensor(one_way_weights, dtype=torch.float32)
-    class_deviation = torch.as_tensor(class_spread, dtype=torch.float32)
-    initial = torch.log(torch.as_tensor(start, dtype=torch.float32))
+    totals, own, own_weights, initial, class_spread = (
+        torch.as_tensor(values, dtype=torch.float32)
+        for values in (
+            counted.classes,
+            counted.counts,
+            counted.weights,
+            np.log(prior.shares),
+            prior.class_spread,
+        )
+    )
     base = initial.mean(0).clone().requires_grad_()
     by_class = (initial - initial.mean(0)).requires_grad_()
     by_kind = (0.3 * torch.randn(components, bins, generator=generator)).requires_grad_()
@@ -86,7 +102,7 @@ def fit_mixture(
     mixing = torch.zeros(classes, components).requires_grad_()
     parameters = [base, by_class, by_kind, both, mixing]
     optimizer = torch.optim.Adam(parameters, lr=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     measured = [
         tuple(torch.as_tensor(a, dtype=torch.float32) for a in (p.coarse, p.counts, p.weights))
         for p in pairs
@@ -101,7 +117,7 @@ def fit_mixture(
         sums = torch.zeros(classes, components, len(sizes)).scatter_add(2, index, raised)
         return raised / sums[:, :, column]
 
-    for _ in range(steps):
+    for _ in range(settings.steps):
         optimizer.zero_grad()
         shares = torch.softmax(mixing, dim=1)
         now = tables()
@@ -110,10 +126,14 @@ def fit_mixture(
         for coarse, counts, weights in measured:
             expected = (weighted @ coarse).transpose(1, 2) @ (now @ coarse)
             loss = loss + (weights * (expected - counts) ** 2).sum() / 4
-        for values, deviation in zip((by_kind, both, by_class), (*spread, class_deviation), strict=True):
+        for values, deviation in (
+            (by_kind, prior.kind_spread),
+            (both, prior.both_spread),
+            (by_class, class_spread),
+        ):
             loss = loss + ((values / deviation) ** 2).sum() / 2
         loss = loss + (mixing**2).sum() / 2
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     with torch.no_grad():

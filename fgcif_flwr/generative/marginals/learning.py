@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -11,8 +12,9 @@ import numpy.typing as npt
 from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.generative.columns import columns_of
 from fgcif_flwr.generative.marginals.binning import Bins
-from fgcif_flwr.generative.marginals.fitting import PairCounts, fit_mixture
-from fgcif_flwr.generative.marginals.grid import cells_of
+from fgcif_flwr.generative.marginals.effects import class_effects
+from fgcif_flwr.generative.marginals.fitting import CountedBins, Prior, fit_mixture
+from fgcif_flwr.generative.marginals.grid import GRID, cells_of
 from fgcif_flwr.generative.marginals.measurements import (
     CLIQUES,
     MEASUREMENTS,
@@ -25,18 +27,22 @@ from fgcif_flwr.generative.marginals.measurements import (
     clique_count,
     counted_columns,
 )
-from fgcif_flwr.generative.marginals.model import MarginalGenerator, counted_column
+from fgcif_flwr.generative.marginals.model import CountedColumn, MarginalGenerator
 from fgcif_flwr.generative.marginals.one_way import (
     ColumnCounts,
     class_counts,
     coarser_bins,
     column_counts,
     model_bins,
+    sum_bins,
     within_bins,
 )
+from fgcif_flwr.generative.marginals.pair_sums import PairSums
 from fgcif_flwr.generative.marginals.settings import MarginalSettings
 
-LOW, HIGH = 0.05, 1.5
+_FEWEST_BINS, _FEWEST_PAIR_BINS = 6, 3
+_STAND_OUT, _PAIRS_STAND_OUT = 3.0, 2.0  # standard deviations of the noise
+
 Reals = npt.NDArray[np.float64]
 
 
@@ -124,12 +130,13 @@ class Learner:
         return {column.name: result[column.name] for column in columns}
 
     def generator(self, total_rows: float | None = None) -> MarginalGenerator:
-        """Return the model of all sums that were added.
+        """Return the model of all sums that were added; the same for the same sums.
 
         Parameters
         ----------
         total_rows
-            Customers in the sums where that is public; None: by the sums themselves.
+            Customers in the sums where that is known otherwise. The sums tell it more precisely
+            than any other release, so that it is not used.
 
         Raises
         ------
@@ -138,69 +145,45 @@ class Learner:
         """
         if ONE_WAY not in self._sums:
             raise ValueError(f"a generator wants {ONE_WAY}, which was not added")
-        one_way = [
-            np.stack([np.bincount(bins, own, self._sizes[i]) for own in counts.noisy])
-            for i, (counts, bins) in enumerate(zip(self._counts, self._bins, strict=True))
-        ]
-        weights = []
+        one_way, weights, start, spread = [], [], [], []
         for i, (counts, bins) in enumerate(zip(self._counts, self._bins, strict=True)):
+            own = sum_bins(counts.noisy, bins, self._sizes[i])
             held = np.bincount(bins, minlength=self._sizes[i])
-            variance = counts.deviation**2 * held + np.maximum(one_way[i], 1.0)
-            weights.append(1.0 / variance)
-        start, spread = zip(*(self._class_effect(i) for i in range(len(self._sizes))), strict=True)
-        mixture = fit_mixture(
-            self._sizes,
-            self._class_counts,
-            np.concatenate(start, axis=1),
-            np.repeat(spread, self._sizes),
-            np.concatenate(one_way, axis=1),
-            np.concatenate(weights, axis=1),
-            self._pairs(),
-            self._settings.components,
-            self._settings.steps,
-            self._settings.seed,
+            one_way.append(own)
+            weights.append(1.0 / (counts.deviation**2 * held + np.maximum(own, 1.0)))
+            guess, deviation = self._class_effect(i)
+            start.append(guess)
+            spread.append(np.full(self._sizes[i], deviation))
+        counted = CountedBins(
+            self._class_counts, np.concatenate(one_way, axis=1), np.concatenate(weights, axis=1)
         )
+        prior = Prior(np.concatenate(start, axis=1), np.concatenate(spread))
+        pairs = [sums.matrix(self._class_counts) for sums in self._pair_sums.values()]
+        mixture = fit_mixture(self._sizes, counted, pairs, prior, self._settings)
         tables = np.split(mixture.tables, np.cumsum(self._sizes)[:-1], axis=2)
-        counted = [
-            counted_column(bins, tables[i], within_bins(counts, bins), counts.histogram)
+        columns = [
+            CountedColumn(bins, tables[i], within_bins(counts, bins), counts.histogram)
             for i, (counts, bins) in enumerate(zip(self._counts, self._bins, strict=True))
         ]
-        return MarginalGenerator(self._layout, self._class_counts, mixture.weights, counted)
+        return MarginalGenerator(self._layout, self._class_counts, mixture.weights, columns)
 
-    def _class_effect(self, i):
-        """Return a first guess of one column's bins in each class (classes, bins), and how far
-        classes differ (standard deviation of the logarithm)."""
+    def _class_effect(self, i: int) -> tuple[Reals, float]:
+        """Return a first guess of one column's shares in each class, (classes, bins), and how far
+        the classes differ; by all counts that the column is in."""
         counts, bins, coarser = self._counts[i], self._bins[i], self._coarser[i]
-        held = np.bincount(coarser[bins], minlength=coarser.max() + 1)
-        small = np.stack([np.bincount(coarser[bins], own, len(held)) for own in counts.noisy])
-        precision = np.full(small.shape, 1.0) / np.maximum(counts.deviation**2 * held, 1e-6)
-        total = small * precision
-        if PAIRS in self._sums:
-            for a, b in all_pairs(self._layout):
-                if a == b or i not in (a, b):
-                    continue
-                name = f"pair-{a}-{b}"
-                sums = self._sums[PAIRS][name].reshape(self._classes, -1, self._side(b))
-                sums = sums.transpose(0, 2, 1) if i == b else sums
-                other = self._coarser[b if i == a else a].max() + 1
-                sums = sums[:, : len(held), : other].sum(2)
-                w = 1.0 / max(self._deviations[PAIRS][name] ** 2 * other, 1e-6)
-                total += w * sums
-                precision += w
-        estimate = total / precision
-        share = np.bincount(coarser[bins], counts.histogram, len(held)) / counts.histogram.sum()
-        used = self._class_counts > 0
-        expected = np.maximum(np.outer(self._class_counts, share), 1.0)
-        variance = (1.0 / precision + expected) / expected**2
-        effect = estimate / expected - 1.0
-        effect, variance = effect[used], variance[used]
-        spread = ((effect**2 / variance - 1.0).sum()) / (1 / variance).sum()
-        spread = float(np.clip(np.sqrt(max(spread, 0.0)), LOW, HIGH))
-        shrunk = np.zeros_like(estimate)
-        shrunk[used] = np.maximum(effect * spread**2 / (spread**2 + variance), -0.9)
-        fine = np.bincount(bins, counts.histogram, self._sizes[i]) + 0.5
-        start = fine / fine.sum() * (1.0 + shrunk[:, coarser])
-        return start, spread
+        size = int(coarser.max()) + 1
+        cells = np.bincount(coarser[bins], minlength=size)
+        total = sum_bins(counts.noisy, coarser[bins], size)
+        precision = np.tile(1.0 / np.maximum(counts.deviation**2 * cells, 1e-6), (len(total), 1))
+        margin = self._pair_sums[PAIRS].margin(i) if PAIRS in self._sums else None
+        if margin is not None:
+            total = (precision * total + margin[1] * margin[0]) / (precision + margin[1])
+            precision = precision + margin[1]
+        shares = np.bincount(bins, counts.histogram, self._sizes[i]) + 0.5 / self._sizes[i]
+        shares /= shares.sum()
+        together = np.asarray(np.bincount(coarser, shares, size), np.float64)
+        effects, spread = class_effects(total, 1.0 / precision, self._class_counts, together)
+        return shares * (1.0 + effects[:, coarser]), spread
 
     @cached_property
     def _noisy(self) -> tuple[list[Reals], list[float]]:
@@ -223,7 +206,28 @@ class Learner:
 
     @cached_property
     def _bins(self) -> list[Bins]:
-        return [model_bins(counts, self._settings.clique_bins) for counts in self._counts]
+        most = self._useful_bins
+        return [model_bins(counts, most) for counts in self._counts]
+
+    @property
+    def _useful_bins(self) -> int:
+        """Bins whose customers of one class stand out of the noise of the cells that they hold."""
+        per_class = self._class_counts.sum() / np.count_nonzero(self._class_counts)
+        noise = _STAND_OUT * max(self._noisy[1]) * math.sqrt(GRID)
+        wanted = (per_class / noise) ** 2 if noise > 0 else math.inf
+        return int(min(max(wanted, _FEWEST_BINS), self._settings.clique_bins))
+
+    @property
+    def _useful_pair_bins(self) -> int:
+        """Bins of two columns whose customers of one class stand out of the next release's noise,
+        which follows from the first one's and their shares of the budget."""
+        per_class = self._class_counts.sum() / np.count_nonzero(self._class_counts)
+        first, second = self._settings.shares[:2]
+        pairs = len(all_pairs(self._layout))
+        growth = math.sqrt(pairs / len(self._cells) * first / second)
+        noise = _PAIRS_STAND_OUT * max(self._noisy[1]) * growth
+        wanted = math.sqrt(per_class / noise) if noise > 0 else math.inf
+        return int(min(max(wanted, _FEWEST_PAIR_BINS), self._settings.pair_bins))
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -232,7 +236,7 @@ class Learner:
     @cached_property
     def _coarser(self) -> list[Bins]:
         return [
-            coarser_bins(counts, bins, self._settings.pair_bins)
+            coarser_bins(counts, bins, self._useful_pair_bins)
             for counts, bins in zip(self._counts, self._bins, strict=True)
         ]
 
@@ -247,72 +251,43 @@ class Learner:
 
     def _chosen(self) -> list[tuple[int, int]]:
         """Return the pairs of columns that depend most on each other within the classes."""
-        scores = []
-        for i, j in all_pairs(self._layout):
-            name = f"pair-{i}-{j}"
-            sums = self._sums[PAIRS][name].reshape(self._classes, -1, self._side(j))
-            variance = self._deviations[PAIRS][name] ** 2
-            score = 0.0
-            for own, count in zip(sums, self._class_counts, strict=True):
-                if count > 0:
-                    alone = np.outer(own.sum(axis=1), own.sum(axis=0)) / count
-                    score += ((own - alone) ** 2 - variance).sum() / count
-            scores.append((-score, (i, j)))
+        scores = dict.fromkeys(all_pairs(self._layout), 0.0)
+        scores |= self._pair_sums[PAIRS].dependence(self._class_counts)
         count = clique_count(self._layout, self._settings)
-        return sorted(pair for _, pair in sorted(scores)[:count])
+        return sorted(sorted(scores, key=lambda pair: -scores[pair])[:count])
 
-    def _side(self, i: int) -> int:
-        return min(self._cells[i], self._settings.pair_bins)
-
-    def _pairs(self) -> list[PairCounts]:
-        """Return the counts of pairs that were added, as :func:`fit_mixture` takes them."""
-        result = []
+    @property
+    def _pair_sums(self) -> dict[str, PairSums]:
+        """The counts of pairs that were added."""
+        result = {}
         if PAIRS in self._sums:
-            sizes = [self._side(i) for i in range(len(self._cells))]
             places = {f"pair-{i}-{j}": (i, j) for i, j in all_pairs(self._layout)}
-            sides = {name: (sizes[i], sizes[j]) for name, (i, j) in places.items()}
-            result.append(self._as_matrix(PAIRS, sizes, self._coarser, places, sides))
+            side = [min(cells, self._settings.pair_bins) for cells in self._cells]
+            sides = {(i, j): (side[i], side[j]) for i, j in places.values()}
+            result[PAIRS] = self._read(PAIRS, tuple(self._coarser), places, sides)
         if CLIQUES in self._sums:
-            side = min(self._settings.clique_bins, max(self._cells))
+            whole = min(self._settings.clique_bins, max(self._cells))
             chosen = self._inputs[CLIQUES]["pairs"].reshape(-1, 2)
             places = {f"clique-{k}": (int(i), int(j)) for k, (i, j) in enumerate(chosen)}
-            same: list[Bins] = [np.arange(size) for size in self._sizes]
-            sides = dict.fromkeys(places, (side, side))
-            result.append(self._as_matrix(CLIQUES, self._sizes, same, places, sides))
+            same = tuple(np.arange(size) for size in self._sizes)
+            sides = dict.fromkeys(places.values(), (whole, whole))
+            result[CLIQUES] = self._read(CLIQUES, same, places, sides)
         return result
 
-    def _as_matrix(
+    def _read(
         self,
         measurement: str,
-        sizes: list[int],
-        coarser: list[Bins],
-        places: dict[str, tuple[int, int]],
-        sides: dict[str, tuple[int, int]],
-    ) -> PairCounts:
-        """Return one measurement's counts; ``sizes`` are each column's bins in it."""
-        first = np.concatenate([[0], np.cumsum(sizes)])
-        coarse = np.zeros((sum(self._sizes), first[-1]))
-        start = 0
-        for i, own in enumerate(coarser):
-            coarse[start + np.arange(len(own)), first[i] + own] = 1.0
-            start += len(own)
-        counts = np.zeros((self._classes, first[-1], first[-1]))
-        weights = np.zeros_like(counts)
-        for name, (i, j) in places.items():
-            if i == j:
-                continue
-            rows, columns = slice(first[i], first[i + 1]), slice(first[j], first[j + 1])
-            sums = self._sums[measurement][name].reshape(self._classes, *sides[name])
-            sums = sums[:, : sizes[i], : sizes[j]]
-            alone = np.einsum("yi,yj->yij", sums.sum(2), sums.sum(1))
-            alone /= np.maximum(self._class_counts, 1.0)[:, None, None]
-            variance = self._deviations[measurement][name] ** 2 + np.maximum(alone, 1.0)
-            counts[:, rows, columns] = sums
-            counts[:, columns, rows] = sums.transpose(0, 2, 1)
-            weights[:, rows, columns] = 1.0 / variance
-            weights[:, columns, rows] = 1.0 / variance.transpose(0, 2, 1)
-        used = (self._class_counts > 0)[:, None, None]
-        return PairCounts(coarse, counts, weights * used)
+        coarser: tuple[Bins, ...],
+        places: Mapping[str, tuple[int, int]],
+        sides: Mapping[tuple[int, int], tuple[int, int]],
+    ) -> PairSums:
+        sums, deviations = self._sums[measurement], self._deviations[measurement]
+        return PairSums.read(
+            coarser,
+            {pair: sums[name] for name, pair in places.items()},
+            {pair: deviations[name] for name, pair in places.items()},
+            sides,
+        )
 
     def _in_turn(self, measurement: str) -> None:
         if measurement not in MEASUREMENTS:

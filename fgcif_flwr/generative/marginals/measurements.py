@@ -143,6 +143,31 @@ def bins_by_column(
     return np.split(bins, np.cumsum(_counted_cells(layout))[:-1])
 
 
+def places_of(
+    measurement: str,
+    arrays: Input,
+    layout: FeatureLayout,
+    settings: MarginalSettings,
+    table: EncodedTable,
+) -> Iterator[dict[str, Codes]]:
+    """Yield where each customer's single 1 is in every block, int64 (rows,), chunk by chunk.
+
+    Nothing is yielded of an empty table.
+
+    Raises
+    ------
+    SecureSumError
+        As :func:`check_input`.
+    """
+    check_input(measurement, arrays, layout, settings)
+    names = [name for name, _, _ in blocks(measurement, layout, settings)]
+    step = max(1, _CHUNK_BYTES // (8 * len(names)))
+    for start in range(0, len(table), step):
+        part = table.take(np.arange(start, min(start + step, len(table))))
+        places = _places(measurement, arrays, layout, settings, grid_codes(layout, part))
+        yield dict(zip(names, places, strict=True))
+
+
 def rows_of(
     measurement: str,
     arrays: Input,
@@ -160,17 +185,16 @@ def rows_of(
     SecureSumError
         As :func:`check_input`.
     """
-    check_input(measurement, arrays, layout, settings)
-    wanted = blocks(measurement, layout, settings)
-    step = max(1, _CHUNK_BYTES // (4 * sum(size for _, size, _ in wanted)))
+    sizes = {name: size for name, size, _ in blocks(measurement, layout, settings)}
+    step = max(1, _CHUNK_BYTES // (4 * sum(sizes.values())))
     for start in range(0, len(table), step):
         part = table.take(np.arange(start, min(start + step, len(table))))
-        places = _places(measurement, arrays, layout, settings, grid_codes(layout, part))
-        chunk = {}
-        for (name, size, _), place in zip(wanted, places, strict=True):
-            chunk[name] = np.zeros((len(part), size), np.float32)
-            chunk[name][np.arange(len(part)), place] = 1.0
-        yield chunk
+        for places in places_of(measurement, arrays, layout, settings, part):
+            chunk = {}
+            for name, place in places.items():
+                chunk[name] = np.zeros((len(part), sizes[name]), np.float32)
+                chunk[name][np.arange(len(part)), place] = 1.0
+            yield chunk
 
 
 def _places(

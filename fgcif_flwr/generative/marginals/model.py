@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from fgcif_flwr.errors import ConfigurationError, DataError
 from fgcif_flwr.generative.columns import Values, columns_of, from_columns
 from fgcif_flwr.generative.generator import Proportions
 from fgcif_flwr.generative.marginals.density import CellDensity
-from fgcif_flwr.generative.marginals.grid import GRID, cells_of
+from fgcif_flwr.generative.marginals.grid import GRID, Codes, cells_of
 from fgcif_flwr.generative.marginals.measurements import (
     class_codes,
     class_column,
@@ -25,21 +25,31 @@ Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """A counted column: which bin each cell is in, the bins of each class's kinds, the cells of
-    each class's bins, and the histogram of all."""
+class CountedColumn:
+    """What was learnt of a column other than the class.
 
-    bins: npt.NDArray[np.int64]
+    Attributes
+    ----------
+    bins : (cells,)
+        Each cell's bin.
+    tables : (classes, components, bins)
+        Probabilities of the bins for each kind of customer.
+    within : (classes, cells)
+        Probabilities of the cells of each bin.
+    histogram : (cells,)
+        Of all customers.
+    """
+
+    bins: Codes
     tables: Reals
     within: Reals
     histogram: Reals
 
     def cells(self) -> Reals:
-        """(classes * components, cells): each kind's probability of each cell."""
-        classes, components, _ = self.tables.shape
+        """Return each kind's probability of each cell, (classes * components, cells)."""
         spread = self.tables[:, :, self.bins] * self.within[:, None, :]
-        flat = spread.reshape(classes * components, -1)
-        return flat / flat.sum(axis=1, keepdims=True)
+        flat = spread.reshape(-1, len(self.bins))
+        return np.asarray(_shares(flat))
 
 
 class MarginalGenerator:
@@ -59,15 +69,20 @@ class MarginalGenerator:
         layout: FeatureLayout,
         class_shares: Reals,
         mixing: Reals,
-        counted: list[_Counted],
+        counted: Sequence[CountedColumn],
     ) -> None:
         self.layout = layout
-        self._class_shares = class_shares / class_shares.sum()
-        self._mixing = mixing
-        self._counted = counted
-        self._cells = [column.cells() for column in counted]
+        # as the arrays hold it, so that a generator that was read back draws the same rows
+        self._class_shares, self._mixing = _single(class_shares), _single(mixing)
+        self._counted = [
+            CountedColumn(
+                one.bins, _single(one.tables), _single(one.within), _single(one.histogram)
+            )
+            for one in counted
+        ]
+        self._cells = [column.cells() for column in self._counted]
         self._ladders = [_ladder(cells) for cells in self._cells]
-        self._densities = [CellDensity(column.histogram[:GRID]) for column in counted]
+        self._densities = [CellDensity(column.histogram[:GRID]) for column in self._counted]
 
     def sample(
         self, rows: int, random: np.random.Generator, classes: Proportions | None = None
@@ -98,10 +113,10 @@ class MarginalGenerator:
 
     def _kinds(
         self, rows: int, random: np.random.Generator, classes: Proportions | None
-    ) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.int64]]]:
+    ) -> tuple[Codes, dict[int, Codes]]:
         """Return each row's class and kind as one number, and the codes of a target that was
         asked for, by its column."""
-        joint = self._class_shares[:, None] * self._mixing
+        joint = _shares(self._class_shares)[:, None] * _shares(self._mixing)
         if not classes:
             return _choice(joint.reshape(-1), rows, random), {}
         target, wanted = self._wanted(classes)
@@ -158,53 +173,45 @@ class MarginalGenerator:
             If they are not those of a generator of this layout.
         """
         try:
-            return cls._from_arrays(layout, arrays)
+            return cls._from_arrays(layout, settings.components, arrays)
         except (KeyError, ValueError, IndexError) as error:
             raise DataError("these arrays are not a marginal generator of this layout") from error
 
     @classmethod
     def _from_arrays(
-        cls, layout: FeatureLayout, arrays: Mapping[str, npt.NDArray[np.generic]]
+        cls,
+        layout: FeatureLayout,
+        components: int,
+        arrays: Mapping[str, npt.NDArray[np.generic]],
     ) -> MarginalGenerator:
         classes, cells = class_codes(layout), cells_of(layout)
-        own = {
-            name: values.astype(np.int64 if values.dtype.kind == "i" else np.float64)
-            for name, values in arrays.items()
-        }
+        own = {name: values.astype(np.float64) for name, values in arrays.items()}
         for values in own.values():
             if not np.isfinite(values).all() or (values < 0).any():
                 raise ValueError("negative or not finite")
-        mixing = own["mixing"].reshape(classes, -1)
+        mixing = own["mixing"].reshape(classes, components)
         counted = []
         for i, column in enumerate(counted_columns(layout)):
-            bins = own[f"bins-{i}"].reshape(cells[column])
-            tables = own[f"tables-{i}"].reshape(classes, mixing.shape[1], -1)
+            bins = own[f"bins-{i}"].reshape(cells[column]).astype(np.int64)
+            tables = own[f"tables-{i}"].reshape(classes, components, -1)
             within = own[f"within-{i}"].reshape(classes, cells[column])
             histogram = own[f"histogram-{i}"].reshape(cells[column])
-            counted.append(_Counted(bins, tables, within, histogram))
+            counted.append(CountedColumn(bins, tables, within, histogram))
         shares = own["class-shares"].reshape(classes)
-        if shares.sum() <= 0:
-            raise ValueError("no class")
+        _shares(shares)
+        _shares(mixing)
         return cls(layout, shares, mixing, counted)
 
 
-def counted_column(
-    bins: npt.NDArray[np.int64], tables: Reals, within: Reals, histogram: Reals
-) -> _Counted:
-    """Return one counted column of a :class:`MarginalGenerator`.
+def _single(values: Reals) -> Reals:
+    return values.astype(np.float32).astype(np.float64)
 
-    Parameters
-    ----------
-    bins
-        (cells,): each cell's bin.
-    tables
-        (classes, components, bins): probabilities of the bins.
-    within
-        (classes, cells): probabilities of the cells of each bin.
-    histogram
-        (cells,): of all classes.
-    """
-    return _Counted(bins, tables, within, histogram)
+
+def _shares(weights: Reals) -> Reals:
+    sums = weights.sum(axis=-1, keepdims=True)
+    if not (sums > 0).all():
+        raise ValueError("weights whose sum is 0 are no shares")
+    return np.asarray(weights / sums)
 
 
 def _ladder(tables: Reals) -> Reals:
@@ -218,16 +225,12 @@ def _ladder(tables: Reals) -> Reals:
     return ladder
 
 
-def _draw(
-    ladder: Reals, groups: npt.NDArray[np.int64], random: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    size = 0 if len(ladder) == 0 else len(ladder)
+def _draw(ladder: Reals, groups: Codes, random: np.random.Generator) -> Codes:
+    """Return a place for each row from its group's probabilities, in the ladder of all groups."""
+    width = len(ladder) // round(float(ladder[-1]))
     found = np.searchsorted(ladder, groups + random.random(len(groups)), side="right")
-    width = size // (round(float(ladder[-1])) if size else 1)
-    return np.minimum(found - groups * width, width - 1)
+    return np.asarray(np.minimum(found - groups * width, width - 1))
 
 
-def _choice(shares: Reals, rows: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    rising = np.cumsum(shares)
-    found = np.searchsorted(rising, random.random(rows) * rising[-1], side="right")
-    return np.minimum(found, len(shares) - 1).astype(np.int64)
+def _choice(shares: Reals, rows: int, random: np.random.Generator) -> Codes:
+    return _draw(_ladder(shares[None, :]), np.zeros(rows, np.int64), random)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from fgcif_flwr.generative.columns import Column
 from fgcif_flwr.generative.marginals.binning import Bins, ordered_bins, unordered_bins
 from fgcif_flwr.generative.marginals.denoising import nonnegative, segmented
+from fgcif_flwr.generative.marginals.effects import class_effects
 from fgcif_flwr.generative.marginals.grid import GRID
 
 Reals = npt.NDArray[np.float64]
@@ -64,27 +66,27 @@ def column_counts(column: Column, noisy: Reals, deviation: float, classes: Reals
     ``classes`` are the customers of each class, from :func:`class_counts`.
     """
     used = classes > 0
-    pooled = _clean(column, noisy[used].sum(axis=0), deviation * np.sqrt(used.sum()), classes.sum())
-    by_class = np.stack(
-        [_clean(column, own, deviation, count) for own, count in zip(noisy, classes, strict=True)]
-    )
+    total = float(classes.sum())
+    pooled = _clean(column, noisy[used].sum(axis=0), deviation * math.sqrt(used.sum()), total)
+    shares = pooled / total
+    effects, _ = class_effects(noisy, np.full(noisy.shape, deviation**2), classes, shares)
+    by_class = shares * (1.0 + effects)
+    by_class *= (classes / by_class.sum(axis=1))[:, None]
     return ColumnCounts(column.numeric, noisy, deviation, pooled, by_class)
 
 
 def within_bins(counts: ColumnCounts, bins: Bins) -> Reals:
-    """Return each class's probability of a cell within its bin, (classes, cells).
-
-    A class's own counts, drawn to those of all classes by as many customers as noise could have
-    made.
-    """
+    """Return each class's probability of a cell within its bin, (classes, cells)."""
     size = int(bins.max()) + 1
-    held = np.bincount(bins, minlength=size)
-    pooled = counts.histogram + 1e-9
-    share = pooled / np.bincount(bins, pooled, size)[bins]
-    pull = 1.0 + 2.0 * counts.deviation * np.sqrt(held[bins])
-    raised = counts.by_class + pull * share
-    sums = np.stack([np.bincount(bins, own, size) for own in raised])
+    # a class, or a bin, that has nobody takes the cells that all have, or any
+    raised = counts.by_class + 1e-6 * counts.histogram + 1e-9
+    sums = sum_bins(raised, bins, size)
     return np.asarray(raised / sums[:, bins])
+
+
+def sum_bins(counts: Reals, bins: Bins, size: int) -> Reals:
+    """Return the counts (classes, cells) summed over each bin's cells, (classes, size)."""
+    return np.stack([np.bincount(bins, own, size) for own in counts])
 
 
 def model_bins(counts: ColumnCounts, bins: int) -> Bins:
@@ -104,12 +106,11 @@ def model_bins(counts: ColumnCounts, bins: int) -> Bins:
 def coarser_bins(counts: ColumnCounts, fine: Bins, bins: int) -> Bins:
     """Put a column's model bins together, (model bins,) from 0 upwards, at most ``bins``."""
     size = int(fine.max()) + 1
-    held = np.bincount(fine, counts.histogram, size)
+    held = np.asarray(np.bincount(fine, counts.histogram, size), np.float64)
     if size <= bins:
         return np.arange(size)
     if not counts.numeric:
-        by_class = np.stack([np.bincount(fine, own, size) for own in counts.by_class])
-        return unordered_bins(held, _rank(by_class), bins)
+        return unordered_bins(held, _rank(sum_bins(counts.by_class, fine, size)), bins)
     apart = np.bincount(fine[:GRID], minlength=size)[-1] == 0  # the last one is missing alone
     if not apart:
         return ordered_bins(held, bins)
@@ -125,8 +126,9 @@ def _clean(column: Column, noisy: Reals, deviation: float, total: float) -> Real
     smooth = np.append(segmented(noisy[:GRID], deviation), noisy[GRID])
     if smooth[GRID] < _CERTAIN * deviation:
         smooth[GRID] = 0.0
-    smooth[:GRID] = nonnegative(smooth[:GRID], max(total - smooth[GRID], 0.0))
-    return smooth * (total / smooth.sum()) if smooth.sum() > 0 else smooth
+    smooth[GRID] = min(smooth[GRID], total)
+    smooth[:GRID] = nonnegative(smooth[:GRID], total - smooth[GRID])
+    return smooth
 
 
 def _rank(by_class: Reals) -> Reals:

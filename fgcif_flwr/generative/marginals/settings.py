@@ -18,9 +18,11 @@ class MarginalSettings:
         :data:`~fgcif_flwr.generative.marginals.measurements.MEASUREMENTS`, in their order; above
         0, with sum 1.
     pair_bins : int
-        Bins of a column where all pairs of columns are counted, 2 to 16.
+        Most bins of a column where all pairs of columns are counted, 2 to 16; fewer are used
+        where noise would fill them.
     clique_bins : int
-        Bins of a column in the model and in the counts of chosen pairs, ``pair_bins`` to 64.
+        Most bins of a column in the model and in the counts of chosen pairs, ``pair_bins`` to 64;
+        fewer are used where noise would fill them.
     cliques_per_column : float
         Chosen pairs over the number of columns, above 0 to 8.
     components : int
@@ -36,16 +38,16 @@ class MarginalSettings:
         If a setting is out of its range.
     """
 
-    shares: tuple[float, float, float] = (0.2, 0.4, 0.4)
-    pair_bins: int = 4
-    clique_bins: int = 10
+    shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
+    pair_bins: int = 6
+    clique_bins: int = 16
     cliques_per_column: float = 1.0
     components: int = 32
-    steps: int = 500
+    steps: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.shares) != 3 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-9:
+        if len(self.shares) != 3 or not (min(self.shares) > 0 and abs(sum(self.shares) - 1) < 1e-9):
             raise ConfigurationError("shares must be three numbers above 0 with sum 1")
         for name, least, most in (
             ("pair_bins", 2, 16),

@@ -1,0 +1,125 @@
+"""``fgcif synthesize``: a table of rows that are nobody's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from fgcif_flwr.cli.output import Format, emit, reporting_errors, write_table
+from fgcif_flwr.data.decoding import decode, sensible_decimals
+from fgcif_flwr.data.encoding import encode, feature_layout
+from fgcif_flwr.data.schema import Schema, load_schema
+from fgcif_flwr.data.sources import read_table
+from fgcif_flwr.errors import ConfigurationError
+from fgcif_flwr.generative.artifact import load_generator
+from fgcif_flwr.generative.columns import balanced
+from fgcif_flwr.generative.ctgan import CriticPrivacy, Ctgan, CtganSettings, fit_ctgan
+from fgcif_flwr.generative.generator import Generator
+
+_EXACT = (
+    "No differential privacy: these rows were learnt from customers' rows without noise, and some "
+    "may be close to one. Keep them where the customers' rows are kept."
+)
+
+
+def synthesize(
+    rows: Annotated[int, typer.Option(min=1, help="Rows to make.")],
+    out: Annotated[Path, typer.Option(help="CSV or Parquet to write.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run's directory, or its generator.safetensors.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a run: one's own table, for a CTGAN.", show_default=False),
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE", help="Of --data: built-in or a TOML file.", show_default=False
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the CTGAN.")] = 2000,
+    noise_multiplier: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Train the CTGAN by noisy gradients; the epsilon is printed.",
+            show_default=False,
+        ),
+    ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Give the first target's classes equal shares.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides the rows.")] = 0,
+    form: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
+) -> None:
+    """Write synthetic customers in the columns, units and words of the schema.
+
+    From a run's shared generator nothing more is spent: its statement covers whatever is made of
+    it. From one's own table (--data) a CTGAN is trained first, here and now.
+
+    Example:
+    fgcif synthesize runs/demo --rows 10000 --out synthetic.csv
+    """
+    with reporting_errors("synthesize", form):
+        torch.set_num_threads(1)
+        if (run is None) == (data is None):
+            raise ConfigurationError("give either a run's directory or --data, one of the two")
+        if run is not None:
+            if noise_multiplier is not None or schema is not None:
+                raise ConfigurationError(
+                    "--schema and --noise-multiplier go with --data: a run has its own"
+                )
+            file = run / "generator.safetensors" if run.is_dir() else run
+            loaded = load_generator(file)
+            generator, shape = loaded.generator, loaded.schema
+            said = str(loaded.statement["statement"])
+        else:
+            assert data is not None
+            if schema is None:
+                raise ConfigurationError("--data wants --schema, which names its columns")
+            shape = load_schema(schema)
+            generator = _fitted(shape, data, steps, noise_multiplier, seed)
+            said = _said(generator)
+        classes = balanced(generator.layout) if balance else None
+        made = generator.sample(rows, np.random.default_rng(seed), classes)
+        write_table(decode(shape, made, sensible_decimals(shape)), out)
+        result: dict[str, Any] = {
+            "rows": rows,
+            "out": str(out),
+            "kind": generator.kind,
+            "schema": shape.name,
+            "privacy": said,
+        }
+        emit(form, "synthesize", result, lambda console: _show(console, result))
+
+
+def _fitted(
+    schema: Schema, data: Path, steps: int, noise_multiplier: float | None, seed: int
+) -> Ctgan:
+    table = encode(schema, read_table(data, schema))
+    privacy = None if noise_multiplier is None else CriticPrivacy(noise_multiplier)
+    settings = CtganSettings(steps=steps, privacy=privacy)
+    return fit_ctgan(feature_layout(schema), table, settings, seed)
+
+
+def _said(generator: Generator) -> str:
+    epsilon = generator.diagnostics.epsilon if isinstance(generator, Ctgan) else None
+    if epsilon is None:
+        return _EXACT
+    return (
+        f"epsilon = {epsilon:.4g} at delta = 1e-05 for each row of the table, over all that this "
+        "training shows (one row's contribution replaced by zero; Skellam noise on sums of clipped "
+        "gradients). No ledger was charged: what else is released about the same customers adds up."
+    )
+
+
+def _show(console: Console, result: dict[str, Any]) -> None:
+    console.print(f"{result['rows']} rows of a {result['kind']} generator: {result['out']}")
+    console.print(result["privacy"])
