@@ -159,7 +159,7 @@ class _Stages:
     def generator_record(self, config: RunConfig) -> dict[str, Any]:
         """Return what the run's record says of the generator."""
         if config.generator.kind == "none":
-            return {"kind": "none"}
+            return {"kind": "none", "exchanges": 0}
         return {
             "kind": config.generator.kind,
             "use": config.generator.use,

@@ -252,6 +252,9 @@ def test_modes_find_groups_of_values():
     for modes in (modes_of_values(values, 0), modes_of_histogram(cells)):
         near = np.abs(modes.means - 0.2) < 0.1
         assert modes.weights[near].sum() == pytest.approx(0.6, abs=0.03)
+        squared = modes.deviations[near] ** 2 + (modes.means[near] - 0.2) ** 2
+        whole = np.sqrt(np.average(squared, weights=modes.weights[near]))
+        assert 0.015 < whole < 0.03
         far = np.abs(modes.means - 0.8) < 0.2
         assert modes.weights[near | far].sum() == pytest.approx(1, abs=0.01)
 

@@ -218,6 +218,7 @@ def _result(
         "test_metrics": "exact, known to a simulation only" if private else "released",
         "heads": heads,
         "privacy": record["privacy"],
+        "generator": record["generator"],
         "secure_sum": record["secure_sum"],
         "communication": record["communication"],
         "model_sha256": record["model_sha256"],

@@ -28,6 +28,7 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         f"{sums['honest_in_any_sum']} honest enterprises are in any sum that "
         f"{sums['tolerated_colluders']} colluding ones and a lying coordinator could open "
         f"(threshold {sums['threshold']}, at most {sums['tolerated_dropouts']} lost).",
+        *_generator(record),
         "",
         "## Privacy",
         "",
@@ -56,6 +57,25 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _generator(record: Mapping[str, Any]) -> list[str]:
+    """Say what part synthetic rows had in the training, and what they were learnt from."""
+    generator = record["generator"]
+    if generator["kind"] == "none":
+        return []
+    if generator["kind"] == "ctgan":
+        source = "a CTGAN of each enterprise's own, which never left it"
+    else:
+        source = (
+            f"a shared generator ({generator['kind']}) that was learnt by secure sums in "
+            f"{generator['exchanges']} exchanges, under the same statement of privacy"
+        )
+    use = {
+        "augment": "Synthetic rows were beside the customers' own in each round",
+        "warm-start": "The first model was trained on synthetic rows",
+    }[generator["use"]]
+    return ["", f"{use}: of {source}."]
 
 
 def _figures(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:

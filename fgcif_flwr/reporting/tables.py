@@ -51,6 +51,13 @@ def print_simulation(result: Mapping[str, Any], warnings: Sequence[str], console
         f"Each enterprise and round: {moved['bytes_up'] / 1000:.1f} kB up, "
         f"{moved['bytes_down'] / 1000:.1f} kB down; {moved['exchanges']} exchanges in all."
     )
+    generator = result["generator"]
+    if generator["exchanges"]:
+        console.print(
+            f"Of these the {generator['kind']} generator took {generator['exchanges']}, in all "
+            f"{generator['bytes_up'] / 1000:.1f} kB up and {generator['bytes_down'] / 1000:.1f} kB "
+            "down an enterprise."
+        )
     engine = result["engine"]
     console.print(
         f"{result['rounds']} rounds in {result['seconds']:.0f} s, "

@@ -20,9 +20,6 @@ from torch import Tensor
 
 from fgcif_flwr.generative.transform import TableTransform
 
-TARGET_WEIGHT = 2.0
-"""Of a target's cells in a row: their pairs have half the noise of the others'."""
-
 _LEAST_VARIANCE = 0.05**2  # of a cell: rarer ones weigh no more than this
 _NOISE_WEIGHT = 4.0  # of the noise's variance beside the moment's own in what a moment weighs
 
@@ -53,17 +50,18 @@ class SecondMomentSums:
         scale = np.ones(width, np.float32)
         shares = np.zeros(width)
         is_cell, span_of = np.zeros(width, np.bool_), np.zeros(width, np.int64)
-        bound = 0.0
+        bound, heavier = 0.0, _target_weight(transform)
         for place, (column, coding, spans) in enumerate(
             zip(transform.columns, transform.codings, transform.spans, strict=True)
         ):
-            weight = TARGET_WEIGHT if column.target else 1.0
+            weight = heavier if column.target else 1.0
             cells = slice(spans[-1].start, spans[-1].stop)
             scale[spans[0].start : cells.stop] = weight
             total = float(coding.mass.sum())
             shares[cells] = coding.mass / total if total > 0 else 0.0
             is_cell[cells], span_of[spans[0].start : cells.stop] = True, place
             bound += weight**2 * len(spans)
+        # No row is longer: one cell of each column, and the places of numeric ones.
         self._scale, self._bound = torch.from_numpy(scale), bound
         self._factors = torch.where(self._first == self._second, 1.0, math.sqrt(2.0)) / bound
         # Cells of one column exclude each other; a cell that no row is in has no pairs.
@@ -122,3 +120,12 @@ class SecondMomentSums:
             lacking = self._weights * (there.T @ there / len(there) - self._moments)
             pull[own] = 2 * (here @ lacking) * self._scale / len(here)
         return pull
+
+
+def _target_weight(transform: TableTransform) -> float:
+    """Return what targets' cells are multiplied by: targets then have half of a row's length.
+
+    What ties features to targets has less noise for it than what ties features to one another.
+    """
+    targets = sum(column.target for column in transform.columns)
+    return max(1.0, math.sqrt((len(transform.columns) - targets) / max(targets, 1)))

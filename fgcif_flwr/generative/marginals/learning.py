@@ -25,6 +25,7 @@ from fgcif_flwr.generative.marginals.measurements import (
     class_codes,
     class_column,
     clique_count,
+    clique_pairs,
     counted_columns,
 )
 from fgcif_flwr.generative.marginals.model import CountedColumn, MarginalGenerator
@@ -147,10 +148,9 @@ class Learner:
             raise ValueError(f"a generator wants {ONE_WAY}, which was not added")
         one_way, weights, start, spread = [], [], [], []
         for i, (counts, bins) in enumerate(zip(self._counts, self._bins, strict=True)):
-            own = sum_bins(counts.noisy, bins, self._sizes[i])
-            held = np.bincount(bins, minlength=self._sizes[i])
+            own, precision = self._alone(i, bins)
             one_way.append(own)
-            weights.append(1.0 / (counts.deviation**2 * held + np.maximum(own, 1.0)))
+            weights.append(1.0 / (1.0 / precision + np.maximum(own, 1.0)))
             guess, deviation = self._class_effect(i)
             start.append(guess)
             spread.append(np.full(self._sizes[i], deviation))
@@ -172,9 +172,7 @@ class Learner:
         the classes differ; by all counts that the column is in."""
         counts, bins, coarser = self._counts[i], self._bins[i], self._coarser[i]
         size = int(coarser.max()) + 1
-        cells = np.bincount(coarser[bins], minlength=size)
-        total = sum_bins(counts.noisy, coarser[bins], size)
-        precision = np.tile(1.0 / np.maximum(counts.deviation**2 * cells, 1e-6), (len(total), 1))
+        total, precision = self._alone(i, coarser[bins])
         margin = self._pair_sums[PAIRS].margin(i) if PAIRS in self._sums else None
         if margin is not None:
             total = (precision * total + margin[1] * margin[0]) / (precision + margin[1])
@@ -184,6 +182,24 @@ class Learner:
         together = np.asarray(np.bincount(coarser, shares, size), np.float64)
         effects, spread = class_effects(total, 1.0 / precision, self._class_counts, together)
         return shares * (1.0 + effects[:, coarser]), spread
+
+    def _alone(self, i: int, bins: Bins) -> tuple[Reals, Reals]:
+        """Return the counts of one column's bins by themselves, (classes, bins), and their
+        precision; ``bins`` are each cell's, the model's or coarser ones."""
+        counts, size = self._counts[i], int(bins.max()) + 1
+        held = np.bincount(bins, minlength=size)
+        total = sum_bins(counts.noisy, bins, size)
+        precision = np.tile(1.0 / np.maximum(counts.deviation**2 * held, 1e-6), (len(total), 1))
+        again = self._pair_sums[CLIQUES] if CLIQUES in self._sums else None
+        if again is not None and i in again.alone:
+            fine = np.zeros(self._sizes[i], np.int64)
+            fine[self._bins[i]] = bins
+            held = np.bincount(fine, minlength=size)
+            more = 1.0 / np.maximum(again.deviations[i, i] ** 2 * held, 1e-6)
+            own = sum_bins(again.alone[i], fine, size)
+            total = (precision * total + more * own) / (precision + more)
+            precision = precision + more
+        return total, precision
 
     @cached_property
     def _noisy(self) -> tuple[list[Reals], list[float]]:
@@ -251,10 +267,16 @@ class Learner:
 
     def _chosen(self) -> list[tuple[int, int]]:
         """Return the pairs of columns that depend most on each other within the classes."""
-        scores = dict.fromkeys(all_pairs(self._layout), 0.0)
+        scores = dict.fromkeys(clique_pairs(self._layout), -math.inf)
         scores |= self._pair_sums[PAIRS].dependence(self._class_counts)
+        if self._pairs_are_noise:
+            scores |= {(i, i): math.inf for i in range(len(self._cells))}
         count = clique_count(self._layout, self._settings)
         return sorted(sorted(scores, key=lambda pair: -scores[pair])[:count])
+
+    @property
+    def _pairs_are_noise(self) -> bool:
+        return False
 
     @property
     def _pair_sums(self) -> dict[str, PairSums]:
