@@ -18,6 +18,7 @@ from fgcif_flwr.federation.generator_releases import (
     UPDATE,
     ctgan_settings,
     generator_layout,
+    generator_rounds,
     is_shared,
     marginal_settings,
 )
@@ -125,7 +126,7 @@ class _Stage:
             self.features, settings, histograms, seed_for(config, "generator")
         )
         norm = config.generator.clipping_norm
-        for _ in range(config.generator.rounds):
+        for _ in range(generator_rounds(config)):
             arrays = dict(coordinator.input())
             if config.privacy.unit == "none":
                 arrays[ROWS] = np.array([int(rows)], dtype=np.int64)

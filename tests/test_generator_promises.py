@@ -98,9 +98,7 @@ def test_every_release_of_a_shared_generator_is_in_the_plan_and_in_its_epsilon(u
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_the_generator_takes_its_share_of_the_training_rows_budget(share):
     config, plan = filled(
-        unflatten(
-            {**STATED, **CUSTOMER, **MARGINALS, "run.output": "/x", "generator.share": share}
-        )
+        unflatten({**STATED, **CUSTOMER, **MARGINALS, "run.output": "/x", "generator.share": share})
     )
     # Order 2 of Renyi divergence adds up like variances, and is nearly proportional to the budget.
     at = list(accounting.ORDERS).index(2)

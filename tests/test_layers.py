@@ -124,9 +124,9 @@ def test_generators_use_of_privacy_the_noise_and_its_cost_alone():
         for name in imports(file)
         if under(name, f"{PACKAGE}.privacy") and name != f"{PACKAGE}.privacy"
     }
-    assert all(
-        any(under(name, f"{PACKAGE}.privacy.{one}") for one in allowed) for name in used
-    ), used
+    assert all(any(under(name, f"{PACKAGE}.privacy.{one}") for one in allowed) for name in used), (
+        used
+    )
     assert offences("generative", (f"{PACKAGE}.secagg",)) == []
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from fgcif_flwr.cli import simulate
-from fgcif_flwr.config import unflatten
 from fgcif_flwr.enterprise import private_tasks
 from fgcif_flwr.enterprise.private_tasks import PrivateTasks
 from fgcif_flwr.enterprise.simulated import consortium_of

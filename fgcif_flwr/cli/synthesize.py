@@ -110,7 +110,8 @@ def _fitted(
 
 
 def _said(generator: Generator) -> str:
-    epsilon = generator.diagnostics.epsilon if isinstance(generator, Ctgan) else None
+    told = generator.diagnostics if isinstance(generator, Ctgan) else None
+    epsilon = None if told is None else told.epsilon
     if epsilon is None:
         return _EXACT
     return (

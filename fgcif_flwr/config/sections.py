@@ -162,7 +162,7 @@ class GeneratorSection(_Section):
     rows: int = Field(20_000, ge=100, le=10_000_000, description="of a warm start")
     epochs: int = Field(5, ge=1, le=1000, description="of a warm start")
     share: float = Field(0.5, gt=0, lt=1)
-    rounds: int = Field(30, ge=1, le=100_000)
+    rounds: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
     local_epochs: int = Field(20, ge=1, le=1000)
     steps: int = Field(300, ge=1, le=1_000_000)
     batch_size: int = Field(200, ge=2, le=1_000_000)

@@ -16,6 +16,7 @@ All are about training rows. A local ``ctgan`` releases nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -44,6 +45,8 @@ UPDATE, ROWS = "update", "rows"
 
 # Of the generator's part of the budget; a histogram needs little.
 _HISTOGRAM_SHARE = 0.1
+_ROUNDS = 16
+_GENERATOR_STEPS = 1000  # the coordinator's, where customers' gradients are summed
 
 
 def marginal_settings(config: RunConfig) -> MarginalSettings:
@@ -56,7 +59,9 @@ def ctgan_settings(config: RunConfig) -> FederatedCtganSettings:
     from fgcif_flwr.generative.federated_ctgan import FederatedCtganSettings
 
     generator = config.generator
+    steps = math.ceil(_GENERATOR_STEPS / generator_rounds(config))
     return FederatedCtganSettings(
+        generator_steps=min(steps, 1000),
         hidden=generator.hidden,
         critic_hidden=generator.hidden,
         batch=generator.batch_size,
@@ -71,6 +76,17 @@ def generator_settings(config: RunConfig) -> MarginalSettings | FederatedCtganSe
     return ctgan_settings(config)
 
 
+def generator_rounds(config: RunConfig) -> int:
+    """Return the rounds of a federated CTGAN.
+
+    Customers' gradients are those of a fixed function of their rows: one sum of them tells as much
+    as many with as much noise in all.
+    """
+    if config.generator.rounds != "auto":
+        return config.generator.rounds
+    return 1 if config.privacy.unit == "customer" else _ROUNDS
+
+
 def is_shared(config: RunConfig) -> bool:
     """Whether all enterprises, and the coordinator, have the same generator."""
     return config.generator.kind in ("marginals", "federated-ctgan")
@@ -79,15 +95,15 @@ def is_shared(config: RunConfig) -> bool:
 def generator_slots(config: RunConfig) -> dict[str, int]:
     """Return how often each of the generator's tasks may be released, retries included.
 
-    The counts have no spare slot: each would cost the noise of another release, and a run that
-    loses too many at its beginning is cheaply begun again.
+    What is released once has no spare slot: that would cost the noise of another release, and a
+    run that loses too many at its beginning is cheaply begun again.
     """
     kind = config.generator.kind
     if kind == "marginals":
         return dict.fromkeys(measurements.MEASUREMENTS, 1)
     if kind == "federated-ctgan":
-        rounds = config.generator.rounds
-        return {measurements.ONE_WAY: 1, GENERATOR: rounds + max(1, rounds // 20)}
+        rounds = generator_rounds(config)
+        return {measurements.ONE_WAY: 1, GENERATOR: rounds + rounds // 20}
     return {}
 
 

@@ -45,15 +45,18 @@ class Prior:
 
     Attributes
     ----------
-    shares : (classes, bins)
-        Above 0: where the fit starts.
-    class_spread : (bins,)
-        Standard deviation of what a class does to the logarithm of a bin's share.
+    shares : (bins,)
+        Of all customers, above 0; they and the effects are where the fit starts.
+    effects : (classes, bins)
+        What a class does to the shares, relatively; above -1.
+    class_spread : (classes, bins)
+        Standard deviation of what a class does to the logarithm of a share.
     kind_spread, both_spread : float
         The same of a kind of customer, and of a kind in one class beyond the two.
     """
 
     shares: Reals
+    effects: Reals
     class_spread: Reals
     kind_spread: float = 1.0
     both_spread: float = 0.3
@@ -85,18 +88,18 @@ def fit_mixture(
     components = settings.components
     generator = torch.Generator().manual_seed(settings.seed)
     column = torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes))
-    totals, own, own_weights, initial, class_spread = (
+    totals, own, own_weights, base, by_class, class_spread = (
         torch.as_tensor(values, dtype=torch.float32)
         for values in (
             counted.classes,
             counted.counts,
             counted.weights,
             np.log(prior.shares),
+            np.log1p(prior.effects),
             prior.class_spread,
         )
     )
-    base = initial.mean(0).clone().requires_grad_()
-    by_class = (initial - initial.mean(0)).requires_grad_()
+    base, by_class = base.requires_grad_(), by_class.requires_grad_()
     by_kind = (0.3 * torch.randn(components, bins, generator=generator)).requires_grad_()
     both = torch.zeros(classes, components, bins).requires_grad_()
     mixing = torch.zeros(classes, components).requires_grad_()

@@ -25,7 +25,6 @@ from fgcif_flwr.generative.marginals.measurements import (
     class_codes,
     class_column,
     clique_count,
-    clique_pairs,
     counted_columns,
 )
 from fgcif_flwr.generative.marginals.model import CountedColumn, MarginalGenerator
@@ -146,18 +145,21 @@ class Learner:
         """
         if ONE_WAY not in self._sums:
             raise ValueError(f"a generator wants {ONE_WAY}, which was not added")
-        one_way, weights, start, spread = [], [], [], []
-        for i, (counts, bins) in enumerate(zip(self._counts, self._bins, strict=True)):
+        one_way, weights, shares, start, spread = [], [], [], [], []
+        for i, bins in enumerate(self._bins):
             own, precision = self._alone(i, bins)
             one_way.append(own)
             weights.append(1.0 / (1.0 / precision + np.maximum(own, 1.0)))
-            guess, deviation = self._class_effect(i)
-            start.append(guess)
-            spread.append(np.full(self._sizes[i], deviation))
+            guess, effects, deviation = self._class_effect(i)
+            shares.append(guess)
+            start.append(effects)
+            spread.append(np.tile(deviation[:, None], self._sizes[i]))
         counted = CountedBins(
             self._class_counts, np.concatenate(one_way, axis=1), np.concatenate(weights, axis=1)
         )
-        prior = Prior(np.concatenate(start, axis=1), np.concatenate(spread))
+        prior = Prior(
+            np.concatenate(shares), np.concatenate(start, axis=1), np.concatenate(spread, axis=1)
+        )
         pairs = [sums.matrix(self._class_counts) for sums in self._pair_sums.values()]
         mixture = fit_mixture(self._sizes, counted, pairs, prior, self._settings)
         tables = np.split(mixture.tables, np.cumsum(self._sizes)[:-1], axis=2)
@@ -167,9 +169,9 @@ class Learner:
         ]
         return MarginalGenerator(self._layout, self._class_counts, mixture.weights, columns)
 
-    def _class_effect(self, i: int) -> tuple[Reals, float]:
-        """Return a first guess of one column's shares in each class, (classes, bins), and how far
-        the classes differ; by all counts that the column is in."""
+    def _class_effect(self, i: int) -> tuple[Reals, Reals, Reals]:
+        """Return one column's shares (bins,), what classes do to them (classes, bins), and how far
+        each class differs (classes,); by all counts that the column is in."""
         counts, bins, coarser = self._counts[i], self._bins[i], self._coarser[i]
         size = int(coarser.max()) + 1
         total, precision = self._alone(i, coarser[bins])
@@ -179,26 +181,20 @@ class Learner:
             precision = precision + margin[1]
         shares = np.bincount(bins, counts.histogram, self._sizes[i]) + 0.5 / self._sizes[i]
         shares /= shares.sum()
-        together = np.asarray(np.bincount(coarser, shares, size), np.float64)
+        # By these counts themselves: an error of the histogram's is not what a class does.
+        pooled = np.maximum(total[self._class_counts > 0].sum(axis=0), 1.0)
+        together = pooled / pooled.sum()
+        shares *= (together / np.bincount(coarser, shares, size))[coarser]
         effects, spread = class_effects(total, 1.0 / precision, self._class_counts, together)
-        return shares * (1.0 + effects[:, coarser]), spread
+        return np.asarray(shares), effects[:, coarser], spread
 
     def _alone(self, i: int, bins: Bins) -> tuple[Reals, Reals]:
-        """Return the counts of one column's bins by themselves, (classes, bins), and their
+        """Return the first release's counts of one column's bins, (classes, bins), and their
         precision; ``bins`` are each cell's, the model's or coarser ones."""
         counts, size = self._counts[i], int(bins.max()) + 1
         held = np.bincount(bins, minlength=size)
         total = sum_bins(counts.noisy, bins, size)
         precision = np.tile(1.0 / np.maximum(counts.deviation**2 * held, 1e-6), (len(total), 1))
-        again = self._pair_sums[CLIQUES] if CLIQUES in self._sums else None
-        if again is not None and i in again.alone:
-            fine = np.zeros(self._sizes[i], np.int64)
-            fine[self._bins[i]] = bins
-            held = np.bincount(fine, minlength=size)
-            more = 1.0 / np.maximum(again.deviations[i, i] ** 2 * held, 1e-6)
-            own = sum_bins(again.alone[i], fine, size)
-            total = (precision * total + more * own) / (precision + more)
-            precision = precision + more
         return total, precision
 
     @cached_property
@@ -267,16 +263,10 @@ class Learner:
 
     def _chosen(self) -> list[tuple[int, int]]:
         """Return the pairs of columns that depend most on each other within the classes."""
-        scores = dict.fromkeys(clique_pairs(self._layout), -math.inf)
+        scores = dict.fromkeys(all_pairs(self._layout), -math.inf)
         scores |= self._pair_sums[PAIRS].dependence(self._class_counts)
-        if self._pairs_are_noise:
-            scores |= {(i, i): math.inf for i in range(len(self._cells))}
         count = clique_count(self._layout, self._settings)
         return sorted(sorted(scores, key=lambda pair: -scores[pair])[:count])
-
-    @property
-    def _pairs_are_noise(self) -> bool:
-        return False
 
     @property
     def _pair_sums(self) -> dict[str, PairSums]:

@@ -7,8 +7,7 @@
     A block for each pair of columns: the bin of each, and the class. The input has each column's
     cells in at most ``pair_bins`` bins.
 ``marginals-cliques``
-    The same of chosen pairs, with up to ``clique_bins`` bins. The input has the bins and the pairs;
-    a column with itself is a pair too, and is the column's own counts.
+    The same of chosen pairs, with up to ``clique_bins`` bins. The input has the bins and the pairs.
 
 A customer has a single 1 in every block, so that a block's norm is 1. Counting the class with
 everything costs the budget nothing, and the sums over the classes little. That only counts of few
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -92,15 +91,8 @@ def blocks(
 
 def clique_count(layout: FeatureLayout, settings: MarginalSettings) -> int:
     """Return the number of chosen pairs."""
-    return min(
-        len(clique_pairs(layout)),
-        math.ceil(settings.cliques_per_column * len(counted_columns(layout))),
-    )
-
-
-def clique_pairs(layout: FeatureLayout) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of places that can be chosen: each column with itself or a later one."""
-    return tuple(combinations_with_replacement(range(len(counted_columns(layout))), 2))
+    wanted = math.ceil(settings.cliques_per_column * len(counted_columns(layout)))
+    return min(len(all_pairs(layout)), wanted)
 
 
 def input_shapes(
@@ -109,7 +101,7 @@ def input_shapes(
     """Return the type and size of each array of a measurement's public input, by its name.
 
     ``bins``: for each cell of each counted column, one column after another, its bin.
-    ``pairs``: two places in :func:`counted_columns` for each clique, not the higher one first.
+    ``pairs``: two places in :func:`counted_columns` for each clique, the lower one first.
     """
     if measurement == ONE_WAY:
         return {}
@@ -140,7 +132,7 @@ def check_input(
             raise SecureSumError(f"a bin in the input of {measurement} is not one of its column's")
     if measurement == CLIQUES:
         pairs = [(int(i), int(j)) for i, j in arrays["pairs"].reshape(-1, 2)]
-        if not set(pairs) <= set(clique_pairs(layout)) or len(set(pairs)) < len(pairs):
+        if not set(pairs) <= set(all_pairs(layout)) or len(set(pairs)) < len(pairs):
             raise SecureSumError(f"the input of {measurement} wants different pairs of columns")
 
 

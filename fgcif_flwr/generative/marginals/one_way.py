@@ -95,7 +95,7 @@ def model_bins(counts: ColumnCounts, bins: int) -> Bins:
     Missing numbers have the last bin, where there are more than noise; else the fullest one.
     """
     if not counts.numeric:
-        return unordered_bins(counts.histogram, _rank(counts.by_class), bins)
+        return unordered_bins(counts.histogram, _rank(counts, counts.by_class), bins)
     missing = counts.histogram[GRID] > 0
     ordered = ordered_bins(counts.histogram[:GRID], bins - int(missing))
     held = np.bincount(ordered, counts.histogram[:GRID])
@@ -110,7 +110,7 @@ def coarser_bins(counts: ColumnCounts, fine: Bins, bins: int) -> Bins:
     if size <= bins:
         return np.arange(size)
     if not counts.numeric:
-        return unordered_bins(held, _rank(sum_bins(counts.by_class, fine, size)), bins)
+        return unordered_bins(held, _rank(counts, sum_bins(counts.by_class, fine, size)), bins)
     apart = np.bincount(fine[:GRID], minlength=size)[-1] == 0  # the last one is missing alone
     if not apart:
         return ordered_bins(held, bins)
@@ -131,8 +131,14 @@ def _clean(column: Column, noisy: Reals, deviation: float, total: float) -> Real
     return smooth
 
 
-def _rank(by_class: Reals) -> Reals:
-    """Return what codes are ordered by, (cells,): the mean class of each code's customers."""
-    sums = by_class.sum(axis=0)
-    mean = np.arange(len(by_class)) @ by_class / np.maximum(sums, 1e-9)
-    return np.asarray(mean)
+def _rank(counts: ColumnCounts, by_class: Reals) -> Reals:
+    """Return what values are ordered by, (values,): the mean class of each one's customers.
+
+    Where that would be the order of the noise it is their number: bins by noise would seem to
+    differ in class, and the noise that they were chosen by cannot tell that they do not.
+    """
+    sums, classes = by_class.sum(axis=0), by_class.sum(axis=1)
+    rarest = classes[classes > 0].min(initial=np.inf) / np.count_nonzero(sums)
+    if rarest < _CERTAIN * counts.deviation:
+        return np.asarray(sums)
+    return np.asarray(np.arange(len(by_class)) @ by_class / np.maximum(sums, 1e-9))

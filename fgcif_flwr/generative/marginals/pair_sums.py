@@ -43,14 +43,11 @@ class PairSums:
     tables : by pair of columns, (classes, bins of the first, bins of the second)
     deviations : by pair of columns
         Standard deviation of the noise in each count.
-    alone : by column, (classes, bins)
-        Counts of columns with themselves.
     """
 
     coarser: tuple[Bins, ...]
     tables: Mapping[Pair, Reals]
     deviations: Mapping[Pair, float]
-    alone: Mapping[int, Reals]
 
     @classmethod
     def read(
@@ -65,26 +62,23 @@ class PairSums:
         tables = {
             (i, j): values.reshape(-1, *sides[i, j])[:, : used[i], : used[j]]
             for (i, j), values in sums.items()
+            if i != j
         }
-        alone = {i: np.einsum("yii->yi", own) for (i, j), own in tables.items() if i == j}
-        pairs = {(i, j): own for (i, j), own in tables.items() if i != j}
-        return cls(coarser, pairs, deviations, alone)
+        return cls(coarser, tables, deviations)
 
     def margin(self, column: int) -> tuple[Reals, Reals] | None:
         """Return a column's own counts (classes, bins) and their precision, from all its pairs.
 
         None where it is in none.
         """
-        total, precision = 0.0, 0.0
+        total: Reals | float = 0.0
+        precision = 0.0
         for (i, j), table in self.tables.items():
             if column in (i, j):
                 axis = 2 if column == i else 1
                 one = 1.0 / max(self.deviations[i, j] ** 2 * table.shape[axis], 1e-6)
                 total = total + one * table.sum(axis=axis)
                 precision += one
-        if column in self.alone:
-            one = 1.0 / max(self.deviations[column, column] ** 2, 1e-6)
-            total, precision = total + one * self.alone[column], precision + one
         if precision == 0.0:
             return None
         mean = np.asarray(total / precision)
