@@ -65,6 +65,7 @@ class StubbedRuns:
                 "unit": config.privacy.unit,
                 "epsilon": config.privacy.epsilon if private else None,
                 "delta": config.privacy.delta if private else None,
+                "statement": "as promised",
             },
             "rounds": rounds,
             "seconds": 3.0,

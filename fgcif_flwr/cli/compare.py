@@ -65,6 +65,9 @@ def compare(
         Equal,
         typer.Option(help="exchanges: the cheaper federations get more rounds for as many."),
     ] = Equal.ROUNDS,
+    engine: Annotated[
+        Engine, typer.Option(help="flower: flwr run (Ray); inline: one worker per core.")
+    ] = Engine.INLINE,
     config: ConfigOption = None,
     assignments: AssignmentsOption = None,
     out: Annotated[
@@ -95,6 +98,7 @@ def compare(
             seeds_of(seeds),
             asked_of(config, assignments, flags),
             equal,
+            engine,
         )
         comparison.check()
         directory = Path(out if out is not None else tempfile.mkdtemp(prefix="fgcif-compare-"))
@@ -120,15 +124,22 @@ class Comparison:
     common : mapping
         Dotted keys of the run's configuration for all methods; ``run.seed`` is not for it.
     equal : Equal
+    engine : Engine
     """
 
     def __init__(
-        self, methods: Sequence[Method], seeds: Sequence[int], common: Settings, equal: Equal
+        self,
+        methods: Sequence[Method],
+        seeds: Sequence[int],
+        common: Settings,
+        equal: Equal,
+        engine: Engine = Engine.INLINE,
     ) -> None:
         self.methods = methods
         self.seeds = seeds
         self.common = common
         self.equal = equal
+        self.engine = engine
         self._rounds: dict[str, int] = {}  # by label, where they are others than asked for
         self._told: dict[tuple[str, int], list[str]] = {}  # by label and seed
 
@@ -171,6 +182,7 @@ class Comparison:
             "target": _target(self._resolved(first, self.seeds[0], directory)[0]),
             "seeds": list(self.seeds),
             "equal": self.equal.value,
+            "engine": self.engine.value,
             "reference": first.label,
             "methods": {
                 method.label: {"settings": method.settings}
@@ -210,7 +222,7 @@ class Comparison:
         place = directory / f"{self.methods.index(method) + 1:02d}-{method.name}" / f"seed-{seed}"
         config, assumed = self._resolved(method, seed, place)
         _announce(method, seed)
-        result = run_simulation(config, Engine.INLINE, with_baselines=False)
+        result = run_simulation(config, self.engine, with_baselines=False)
         history = RunDirectory(place).read_history()
         told = cautions(history, result["metrics"]) + capped(config)
         self._told[method.label, seed] = assumed + told
@@ -277,6 +289,7 @@ def _read(seed: int, result: Mapping[str, Any], directory: RunDirectory) -> Meth
         seconds=result["seconds"],
         epsilon=result["privacy"]["epsilon"],
         delta=result["privacy"]["delta"],
+        statement=result["privacy"]["statement"],
         directory=str(directory.path),
     )
 

@@ -35,6 +35,8 @@ class MethodRun:
         2, or 3 where survivors are signed.
     epsilon, delta : float or None
         None without a privacy unit.
+    statement : str or None
+        What the run promises, in words; None for baselines.
     directory : str or None
         Of the run's artefacts.
     """
@@ -51,6 +53,7 @@ class MethodRun:
     seconds: float | None = None
     epsilon: float | None = None
     delta: float | None = None
+    statement: str | None = None
     directory: str | None = None
 
     @property

@@ -55,6 +55,10 @@ def print_comparison(result: Mapping[str, Any], warnings: Sequence[str], console
         "only a simulation can tell.",
         markup=False,
     )
+    for label, figures in result["methods"].items():
+        if figures["epsilon"] is not None:
+            statement = figures["runs"][0]["statement"]
+            console.print(f"{label}: {statement}", markup=False)
     if result["equal"] == "exchanges":
         console.print(
             "Rounds were added to the cheaper methods for as many exchanges as the dearest."

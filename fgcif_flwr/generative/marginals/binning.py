@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
+from fgcif_flwr.generative.marginals.grid import GRID
+
 Reals = npt.NDArray[np.float64]
 Bins = npt.NDArray[np.int64]
+
+_FEWEST, _FEWEST_OF_PAIRS = 6, 3
+_STAND_OUT, _PAIRS_STAND_OUT = 3.0, 2.0  # standard deviations of the noise
+
+
+def useful_bins(classes: Reals, deviation: float, most: int) -> int:
+    """Return how many bins of a column the noise of its cells allows, 6 to ``most``.
+
+    A bin holds the customers of a class who stand out of the noise of the cells in it.
+
+    Parameters
+    ----------
+    classes
+        (classes,): customers of each.
+    deviation
+        Standard deviation of the noise in each of ``GRID`` cells.
+    """
+    noise = _STAND_OUT * deviation * math.sqrt(GRID)
+    wanted = (_per_class(classes) / noise) ** 2 if noise > 0 else math.inf
+    return min(math.floor(min(max(wanted, _FEWEST), most)), most)
+
+
+def useful_pair_bins(classes: Reals, deviation: float, most: int) -> int:
+    """Return how many bins of each column of a pair the noise in each cell of two bins allows, 3 to
+    ``most``."""
+    noise = _PAIRS_STAND_OUT * deviation
+    wanted = math.sqrt(_per_class(classes) / noise) if noise > 0 else math.inf
+    return min(math.floor(min(max(wanted, _FEWEST_OF_PAIRS), most)), most)
+
+
+def _per_class(classes: Reals) -> float:
+    return float(classes.sum()) / max(int((classes > 0).sum()), 1)
 
 
 def ordered_bins(histogram: Reals, bins: int) -> Bins:

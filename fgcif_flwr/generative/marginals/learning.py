@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.generative.columns import columns_of
-from fgcif_flwr.generative.marginals.binning import Bins
+from fgcif_flwr.generative.marginals.binning import Bins, useful_bins, useful_pair_bins
 from fgcif_flwr.generative.marginals.effects import class_effects
 from fgcif_flwr.generative.marginals.fitting import CountedBins, Prior, fit_mixture
-from fgcif_flwr.generative.marginals.grid import GRID, cells_of
+from fgcif_flwr.generative.marginals.grid import cells_of
 from fgcif_flwr.generative.marginals.measurements import (
     CLIQUES,
     MEASUREMENTS,
@@ -39,9 +39,6 @@ from fgcif_flwr.generative.marginals.one_way import (
 )
 from fgcif_flwr.generative.marginals.pair_sums import PairSums
 from fgcif_flwr.generative.marginals.settings import MarginalSettings
-
-_FEWEST_BINS, _FEWEST_PAIR_BINS = 6, 3
-_STAND_OUT, _PAIRS_STAND_OUT = 3.0, 2.0  # standard deviations of the noise
 
 Reals = npt.NDArray[np.float64]
 
@@ -182,8 +179,9 @@ class Learner:
         shares = np.bincount(bins, counts.histogram, self._sizes[i]) + 0.5 / self._sizes[i]
         shares /= shares.sum()
         # By these counts themselves: an error of the histogram's is not what a class does.
-        pooled = np.maximum(total[self._class_counts > 0].sum(axis=0), 1.0)
-        together = pooled / pooled.sum()
+        pooled = total[self._class_counts > 0].sum(axis=0)
+        together = np.maximum(pooled, 1e-3 * np.abs(pooled).sum() + 1e-9)
+        together /= together.sum()
         shares *= (together / np.bincount(coarser, shares, size))[coarser]
         effects, spread = class_effects(total, 1.0 / precision, self._class_counts, together)
         return np.asarray(shares), effects[:, coarser], spread
@@ -218,28 +216,9 @@ class Learner:
 
     @cached_property
     def _bins(self) -> list[Bins]:
-        most = self._useful_bins
+        noise = max(self._noisy[1])
+        most = useful_bins(self._class_counts, noise, self._settings.clique_bins)
         return [model_bins(counts, most) for counts in self._counts]
-
-    @property
-    def _useful_bins(self) -> int:
-        """Bins whose customers of one class stand out of the noise of the cells that they hold."""
-        per_class = self._class_counts.sum() / np.count_nonzero(self._class_counts)
-        noise = _STAND_OUT * max(self._noisy[1]) * math.sqrt(GRID)
-        wanted = (per_class / noise) ** 2 if noise > 0 else math.inf
-        return int(min(max(wanted, _FEWEST_BINS), self._settings.clique_bins))
-
-    @property
-    def _useful_pair_bins(self) -> int:
-        """Bins of two columns whose customers of one class stand out of the next release's noise,
-        which follows from the first one's and their shares of the budget."""
-        per_class = self._class_counts.sum() / np.count_nonzero(self._class_counts)
-        first, second = self._settings.shares[:2]
-        pairs = len(all_pairs(self._layout))
-        growth = math.sqrt(pairs / len(self._cells) * first / second)
-        noise = _PAIRS_STAND_OUT * max(self._noisy[1]) * growth
-        wanted = math.sqrt(per_class / noise) if noise > 0 else math.inf
-        return int(min(max(wanted, _FEWEST_PAIR_BINS), self._settings.pair_bins))
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -247,8 +226,13 @@ class Learner:
 
     @cached_property
     def _coarser(self) -> list[Bins]:
+        # What the noise of the next release will be follows from the first one's.
+        first, second, _ = self._settings.shares
+        growth = len(all_pairs(self._layout)) / len(self._cells) * first / second
+        noise = max(self._noisy[1]) * math.sqrt(growth)
+        most = useful_pair_bins(self._class_counts, noise, self._settings.pair_bins)
         return [
-            coarser_bins(counts, bins, self._useful_pair_bins)
+            coarser_bins(counts, bins, most)
             for counts, bins in zip(self._counts, self._bins, strict=True)
         ]
 
