@@ -141,7 +141,7 @@ class _Stage:
                 diagnosis = coordinator.add_gradient(
                     values[UPDATE] / present, norm, deviations[UPDATE] / present
                 )
-            logger.info("generator, round %d: %s", coordinator.round, diagnosis.as_dict())
+            logger.info("generator, round %d: %s", diagnosis.round, diagnosis.as_dict())
         diagnostics = [diagnosis.as_dict() for diagnosis in coordinator.diagnoses]
         if not any(diagnosis.healthy for diagnosis in coordinator.diagnoses):
             raise RunFailedError(

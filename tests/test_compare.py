@@ -6,7 +6,6 @@ import io
 import json
 import math
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from fgcif_flwr.cli import compare
 from fgcif_flwr.cli.main import app
 from fgcif_flwr.cli.methods import BASELINES, DEFAULT, METHODS, methods_of, seeds_of
 from fgcif_flwr.config import RunConfig, flatten, read_toml, unflatten
-from fgcif_flwr.errors import ConfigurationError, NotAvailableError, RunFailedError
+from fgcif_flwr.errors import ConfigurationError, RunFailedError
 from fgcif_flwr.reporting.method_runs import MethodRun, spread, summary
 from fgcif_flwr.reporting.method_table import print_comparison
 from fgcif_flwr.reporting.run_directory import RunDirectory
@@ -99,13 +98,12 @@ def run(out: Path, *methods: str, more: tuple[str, ...] = ()) -> Any:
     return printed
 
 
-def test_every_method_is_a_configuration_or_names_what_this_version_has_not() -> None:
+def test_every_method_is_a_configuration() -> None:
     assert set(DEFAULT) <= set(METHODS)
     for name, settings in METHODS.items():
-        with suppress(NotAvailableError):
-            flat = flatten(unflatten(settings))
-            for key, value in settings.items():
-                assert flat[key] == value, name
+        flat = flatten(unflatten(settings))
+        for key, value in settings.items():
+            assert flat[key] == value, name
 
 
 def test_the_private_method_is_the_example_of_the_documents_but_for_its_rounds() -> None:

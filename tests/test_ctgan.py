@@ -260,7 +260,9 @@ def test_no_rows_are_refused():
 
 
 def test_training_that_explodes_is_stopped_and_gives_a_generator_that_works():
-    wild = replace(QUICK, steps=200, critic_rate=50.0, generator_rate=1e-3, averaging=0.0)
+    wild = replace(
+        QUICK, steps=200, critic_learning_rate=50.0, generator_learning_rate=1e-3, averaging=0.0
+    )
     learnt = fit_ctgan(LAYOUT, learnable_table(100), wild, 0)
     diagnostics = learnt.diagnostics
     assert diagnostics.divergence in ("not finite", "critic exploded")
@@ -339,7 +341,7 @@ def test_coverage_counts_the_common_cells_that_are_reached():
         {"dropout": 1.0},
         {"averaging": 1.0},
         {"temperature": 0.0},
-        {"critic_rate": float("nan")},
+        {"critic_learning_rate": float("nan")},
         {"generator_hidden": ()},
         {"critic_hidden": (4, 0)},
         {"target_share": 1.5},

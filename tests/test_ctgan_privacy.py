@@ -69,7 +69,7 @@ def test_no_row_moves_the_critic_further_than_the_clipping_norm_allows():
     assert private.rate == 0.5
     real = torch.randn(8, 3, generator=torch_random()) * torch.tensor([[1e4]] + [[1.0]] * 7)
     fake, between = torch.zeros(8, 3), torch.full((8, 1), 0.5)
-    (each,) = row_gradients(critic, real, fake, between, settings.penalty)
+    (each,) = row_gradients(critic, real, fake, between, settings.gradient_penalty)
     clipped = each / (each.norm(dim=1, keepdim=True) / 0.1).clamp_min(1.0)
     assert each.norm(dim=1)[0] > 100  # it would be the sum alone
     noisy = torch.cat([part.reshape(-1) for part in private.gradient(real, fake, between)])

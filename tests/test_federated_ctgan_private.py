@@ -155,7 +155,8 @@ def test_noisy_sums_are_enough_to_learn_from():
 
 
 def test_much_noise_teaches_nothing_and_breaks_nothing():
-    assert 0.0 <= private_auc(replace(QUADRATIC, generator_steps=5), 3, 1e5) <= 0.9
+    # Which way rows of no signal lean is chance; as far as those above they do not.
+    assert abs(private_auc(replace(QUADRATIC, generator_steps=5), 3, 1e5) - 0.5) < 0.35
 
 
 def test_the_network_as_critic_takes_steps_of_both_networks():

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from fgcif_flwr.config import RunConfig, flatten, unflatten
-from fgcif_flwr.errors import ConfigurationError, PrivacyError
-from fgcif_flwr.federation.generator_releases import GENERATOR, generator_shares
+from fgcif_flwr.config import GeneratorSection, RunConfig, flatten, unflatten
+from fgcif_flwr.data.encoding import feature_layout
+from fgcif_flwr.data.schema import load_schema
+from fgcif_flwr.errors import ConfigurationError, PrivacyError, SecureSumError
+from fgcif_flwr.federation.generator_releases import (
+    GENERATOR,
+    ROWS,
+    check_generator_input,
+    ctgan_settings,
+    generator_shares,
+)
 from fgcif_flwr.federation.private_plan import check_epsilon, tasks_of
 from fgcif_flwr.federation.records import INPUT
 from fgcif_flwr.federation.releases import TRAIN
 from fgcif_flwr.federation.terms import config_in, terms_of
 from fgcif_flwr.generative.artifact import load_generator
+from fgcif_flwr.generative.columns import columns_of
+from fgcif_flwr.generative.federated_ctgan import Coordinator
+from fgcif_flwr.generative.marginals.grid import cells_of
 from fgcif_flwr.generative.marginals.measurements import CLIQUES, MEASUREMENTS, ONE_WAY, PAIRS
 from fgcif_flwr.privacy import accounting
 from fgcif_flwr.privacy.door import Door
@@ -203,7 +213,33 @@ def test_gradients_of_customers_are_asked_for_without_the_generator(tmp_path):
     assert not any(name.startswith("generator/") for names in inputs for name in names)
 
 
-def test_a_configuration_survives_its_flat_form_with_every_generator_key():
-    config = RunConfig()
+def test_networks_under_a_unit_are_sent_no_number_of_rows():
+    config = unflatten({**STATED, **ENTERPRISE, **NETWORKS})
+    features = feature_layout(load_schema("simulated"))
+    counts = {
+        column.name: np.ones(cells)
+        for column, cells in zip(columns_of(features), cells_of(features), strict=True)
+    }
+    arrays = Coordinator(features, ctgan_settings(config), counts, seed=0).input()
+    check_generator_input(GENERATOR, arrays, config, features)
+    with pytest.raises(SecureSumError, match="wants exactly"):
+        check_generator_input(GENERATOR, arrays | {ROWS: np.array([9])}, config, features)
+
+
+@pytest.mark.parametrize("key", ["generator.local_epochs", "generator.batch_size"])
+def test_settings_of_local_training_are_refused_where_customers_gradients_are_summed(key):
+    def settings(unit):
+        return {**STATED, **unit, **NETWORKS, key: 7}
+
+    with pytest.raises(ConfigurationError, match=rf"{key} has no effect"):
+        unflatten(settings(CUSTOMER))
+    assert flatten(unflatten(settings(ENTERPRISE)))[key] == 7
+
+
+def test_a_configuration_survives_its_flat_form_with_its_generator():
+    config = RunConfig(
+        generator=GeneratorSection(
+            kind="federated-ctgan", ratio=2.5, balance="classes", rounds=7, hidden=(16, 8)
+        )
+    )
     assert unflatten(flatten(config)) == config
-    assert math.isclose(config.generator.share, 0.5)

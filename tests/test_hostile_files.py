@@ -15,6 +15,10 @@ from fgcif_flwr.config import ModelSection
 from fgcif_flwr.data.encoding import feature_layout
 from fgcif_flwr.data.schema import load_schema, schema_from_toml
 from fgcif_flwr.errors import DataError, SchemaError
+from fgcif_flwr.generative.artifact import load_generator, save_generator
+from fgcif_flwr.generative.columns import columns_of
+from fgcif_flwr.generative.federated_ctgan import Coordinator, FederatedCtganSettings
+from fgcif_flwr.generative.marginals.grid import cells_of
 from fgcif_flwr.models.artifact import load_model, save_model
 from fgcif_flwr.models.network import build_network, parameter_count
 
@@ -52,12 +56,65 @@ def nested(texts, arrays):
     texts["statement"] = "[" * 100_000
 
 
+def listed(texts, arrays):
+    texts["statement"] = "[]"
+
+
+def unset(texts, arrays):
+    texts["settings"] = "[]"
+
+
+def widen_generator(texts, arrays):
+    texts["settings"] = json.dumps(json.loads(texts["settings"]) | {"hidden": [4096, 4096]})
+
+
+def nan_generator(texts, arrays):
+    arrays["generator"] = np.full_like(arrays["generator"], np.nan)
+
+
 @pytest.mark.parametrize("change", [widen, nan, double, nested])
 def test_a_model_file_that_was_tampered_with_is_refused(model: Path, change):
     tracemalloc.start()
     with pytest.raises(DataError, match="damaged"):
         load_model(rewritten(model, change))
     assert tracemalloc.get_traced_memory()[1] < 50e6
+
+
+@pytest.fixture
+def generator(tmp_path: Path) -> Path:
+    schema, settings = load_schema("telco"), FederatedCtganSettings(hidden=(8,), critic_hidden=(8,))
+    layout = feature_layout(schema)
+    counts = {
+        column.name: np.ones(cells)
+        for column, cells in zip(columns_of(layout), cells_of(layout), strict=True)
+    }
+    path = tmp_path / "generator.safetensors"
+    learnt = Coordinator(layout, settings, counts, seed=0).generator()
+    save_generator(path, learnt, settings, schema, {"statement": "none"})
+    return path
+
+
+def test_a_generator_file_is_read_back(generator: Path):
+    loaded = load_generator(generator)
+    assert loaded.generator.kind == "federated-ctgan"
+    assert loaded.statement == {"statement": "none"}
+    assert len(loaded.generator.sample(5, np.random.default_rng(0))) == 5
+
+
+@pytest.mark.parametrize(
+    "change", [widen_generator, nan_generator, nested, listed, unset], ids=lambda c: c.__name__
+)
+def test_a_generator_file_that_was_tampered_with_is_refused(generator: Path, change):
+    with pytest.raises(DataError, match="damaged"):
+        load_generator(rewritten(generator, change))
+
+
+def test_a_generator_of_another_versions_kind_is_no_damage_and_says_whose_it_is(generator: Path):
+    def rename(texts, arrays):
+        texts["kind"] = "diffusion"
+
+    with pytest.raises(DataError, match="diffusion generator, which this version does not read"):
+        load_generator(rewritten(generator, rename))
     tracemalloc.stop()
 
 

@@ -91,6 +91,7 @@ def test_noisy_gradients_of_ones_own_table_state_their_epsilon(customers, tmp_pa
         (("RUN", "--data", "x.csv"), 10, "one of the two"),
         (("--data", "x.csv"), 10, "--data wants --schema"),
         (("RUN", "--schema", "telco"), 10, "a run has its own"),
+        (("RUN", "--steps", 3), 10, "a run has its own"),
         (("/nowhere",), 21, "there is no generator file"),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 import typer
 
 from fgcif_flwr.cli.methods import DEFAULT, METHODS, Method, Settings, methods_of, seeds_of
-from fgcif_flwr.cli.output import Format, emit, ending_on_signals, reporting_errors
+from fgcif_flwr.cli.output import Format, emit, ending_on_signals, reporting_errors, write_text
 from fgcif_flwr.cli.run_options import (
     AssignmentsOption,
     ConfigOption,
@@ -31,9 +31,9 @@ from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
 from fgcif_flwr.data.schema import load_schema
 from fgcif_flwr.enterprise.simulated import consortium_of
-from fgcif_flwr.errors import ConfigurationError, DataError, FgcifError, SchemaError
+from fgcif_flwr.errors import ConfigurationError, FgcifError, SchemaError
 from fgcif_flwr.reporting.comparison import LOGISTIC, Metrics, baselines
-from fgcif_flwr.reporting.method_runs import MethodRun, summary
+from fgcif_flwr.reporting.method_runs import MethodRun, run_of, summary
 from fgcif_flwr.reporting.method_table import print_comparison
 from fgcif_flwr.reporting.run_directory import RunDirectory, dumps
 
@@ -192,7 +192,8 @@ class Comparison:
             "seconds": time.monotonic() - began,
             "directory": str(directory),
         }
-        _write(directory / "comparison.json", dumps(result, indent=2) + "\n")
+        file = directory / "comparison.json"
+        write_text(dumps(result, indent=2) + "\n", file, make_directory=True)
         return result
 
     def warnings(self) -> list[str]:
@@ -226,7 +227,7 @@ class Comparison:
         history = RunDirectory(place).read_history()
         told = cautions(history, result["metrics"]) + capped(config)
         self._told[method.label, seed] = assumed + told
-        return _read(seed, result, RunDirectory(place))
+        return run_of(seed, result, RunDirectory(place))
 
     def _baseline(
         self,
@@ -263,37 +264,6 @@ class Comparison:
                     runs[method.label] = [self._federation(method, self.seeds[0], directory)]
 
 
-def _read(seed: int, result: Mapping[str, Any], directory: RunDirectory) -> MethodRun:
-    """Return what one simulation gave."""
-    target, metrics, moved = result["target"], result["metrics"], result["communication"]
-    holders, private = result["secure_sum"]["holders"], result["privacy"]["unit"] != "none"
-    learnt: list[tuple[int, float | None]] = []
-    if not private:  # a private run's are noisy, and of the last model that was counted
-        rows: Any = directory.read_history()
-        last: Any = directory.read_record()
-        counted = [(row["round"] - 1, row["received_model"]) for row in rows]
-        counted.append((result["rounds"], last["metrics"]["validation"]))
-        learnt = [(rounds, heads.get(target, {}).get("auc")) for rounds, heads in counted]
-        if learnt[-1][1] is None:
-            learnt = []
-    return MethodRun(
-        seed,
-        metrics["federated"],
-        released=metrics.get("released"),
-        validation_auc=tuple((rounds, auc) for rounds, auc in learnt if auc is not None),
-        rounds=result["rounds"],
-        exchanges=moved["exchanges"],
-        exchanges_per_round=3 if result["secure_sum"]["consistency"] else 2,
-        bytes_up=moved["total_bytes_up"] / holders,
-        bytes_down=moved["total_bytes_down"] / holders,
-        seconds=result["seconds"],
-        epsilon=result["privacy"]["epsilon"],
-        delta=result["privacy"]["delta"],
-        statement=result["privacy"]["statement"],
-        directory=str(directory.path),
-    )
-
-
 def _layout(config: RunConfig) -> FeatureLayout:
     return feature_layout(load_schema(config.data.schema_name))
 
@@ -302,14 +272,6 @@ def _target(config: RunConfig) -> str:
     """Return the target of the figures, as ``fgcif simulate`` chooses it."""
     heads = _layout(config).heads
     return next((head for head in heads if head.kind == "binary"), heads[0]).name
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _announce(method: Method, seed: int) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fgcif_flwr.cli.output import Format, emit, reporting_errors
+from fgcif_flwr.cli.output import Format, emit, reporting_errors, write_text
 from fgcif_flwr.data.encoding import EncodedTable, encode, feature_layout
 from fgcif_flwr.data.schema import Schema, load_schema
 from fgcif_flwr.data.sources import read_table
@@ -73,7 +73,7 @@ def fidelity_command(
         statement = NO_STATEMENT if run is None else _statement(run)
         measured = compare_tables(feature_layout(agreed), ours, theirs, held_out, seed)
         if out is not None:
-            _write(out, fidelity_page(agreed, ours, theirs, measured, statement))
+            write_text(fidelity_page(agreed, ours, theirs, measured, statement), out)
         warnings = [_WITHOUT_TEST] if test is None else []
         result: dict[str, object] = {
             "schema": agreed.name,
@@ -108,15 +108,6 @@ def _statement(run: Path) -> str:
         raise DataError(f"there is no run in {run}: {record} cannot be read") from None
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{record} is no record of a run; give the directory of one") from None
-
-
-def _write(out: Path, page: str) -> None:
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {error.strerror or 'see its directory'}"
-        ) from None
 
 
 def _show(console: Console, measured: Fidelity, warnings: list[str], out: Path | None) -> None:

@@ -78,11 +78,25 @@ def ending_on_signals() -> Iterator[None]:
 
 def write_table(table: pa.Table, out: Path) -> None:
     """Write Parquet where the file's name ends so, else CSV; DataError if it cannot be written."""
-    try:
+    with _writing(out):
         if out.suffix == ".parquet":
             pa.parquet.write_table(table, out)
         else:
             pa.csv.write_csv(table, out)
+
+
+def write_text(text: str, out: Path, *, make_directory: bool = False) -> None:
+    """Write text as UTF-8; DataError if it cannot be written."""
+    with _writing(out):
+        if make_directory:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{out} cannot be written: {error.strerror or 'see its directory'}"

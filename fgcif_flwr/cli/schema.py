@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fgcif_flwr.cli.output import Format, emit, reporting_errors
+from fgcif_flwr.cli.output import Format, emit, reporting_errors, write_text
 from fgcif_flwr.data.inference import Draft, draft
 from fgcif_flwr.data.schema import Schema, builtin_names, load_schema
 from fgcif_flwr.data.sources import read_table
-from fgcif_flwr.errors import DataError
 
 app = typer.Typer(help="Consortium schemas: list, show, draft.", no_args_is_help=True)
 
@@ -110,10 +109,7 @@ def infer_command(
         drafted = draft(read_table(table), name, target)
         text = drafted.schema.to_toml()
         if out is not None:
-            try:
-                out.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise DataError(f"{out} cannot be written: {error.strerror}") from None
+            write_text(text, out)
         warnings = [] if drafted.schema.id_column is not None else ["no id column found"]
         if form is Format.TEXT:
             for line in (*_forbidden_lines(drafted), *warnings):

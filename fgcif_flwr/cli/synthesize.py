@@ -13,14 +13,14 @@ from rich.console import Console
 from fgcif_flwr.cli.output import Format, emit, reporting_errors, write_table
 from fgcif_flwr.data.decoding import decode, sensible_decimals
 from fgcif_flwr.data.encoding import encode, feature_layout
-from fgcif_flwr.data.schema import Schema, load_schema
+from fgcif_flwr.data.schema import load_schema
 from fgcif_flwr.data.sources import read_table
-from fgcif_flwr.errors import ConfigurationError
+from fgcif_flwr.errors import ConfigurationError, DataError
 from fgcif_flwr.generative.artifact import load_generator
 from fgcif_flwr.generative.columns import balanced
 from fgcif_flwr.generative.ctgan import CriticPrivacy, Ctgan, CtganSettings, fit_ctgan
-from fgcif_flwr.generative.generator import Generator
 
+_STEPS = 2000
 _EXACT = (
     "No differential privacy: these rows were learnt from customers' rows without noise, and some "
     "may be close to one. Keep them where the customers' rows are kept."
@@ -44,7 +44,12 @@ def synthesize(
             metavar="NAME_OR_FILE", help="Of --data: built-in or a TOML file.", show_default=False
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the CTGAN.")] = 2000,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Training steps of the CTGAN (default: {_STEPS}).", show_default=False
+        ),
+    ] = None,
     noise_multiplier: Annotated[
         float | None,
         typer.Option(
@@ -72,21 +77,26 @@ def synthesize(
         if (run is None) == (data is None):
             raise ConfigurationError("give either a run's directory or --data, one of the two")
         if run is not None:
-            if noise_multiplier is not None or schema is not None:
+            if not (schema is None and steps is None and noise_multiplier is None):
                 raise ConfigurationError(
-                    "--schema and --noise-multiplier go with --data: a run has its own"
+                    "--schema, --steps and --noise-multiplier go with --data: a run has its own"
                 )
             file = run / "generator.safetensors" if run.is_dir() else run
             loaded = load_generator(file)
             generator, shape = loaded.generator, loaded.schema
-            said = str(loaded.statement["statement"])
+            if "statement" not in loaded.statement:
+                raise DataError(f"{file} is damaged: it has no privacy statement in words")
+            statement = str(loaded.statement["statement"])
         else:
             assert data is not None
             if schema is None:
                 raise ConfigurationError("--data wants --schema, which names its columns")
             shape = load_schema(schema)
-            generator = _fitted(shape, data, steps, noise_multiplier, seed)
-            said = _said(generator)
+            privacy = None if noise_multiplier is None else CriticPrivacy(noise_multiplier)
+            settings = CtganSettings(steps=steps or _STEPS, privacy=privacy)
+            own = encode(shape, read_table(data, shape))
+            generator = fit_ctgan(feature_layout(shape), own, settings, seed)
+            statement = _statement(generator, privacy)
         classes = balanced(generator.layout) if balance else None
         made = generator.sample(rows, np.random.default_rng(seed), classes)
         write_table(decode(shape, made, sensible_decimals(shape)), out)
@@ -95,29 +105,20 @@ def synthesize(
             "out": str(out),
             "kind": generator.kind,
             "schema": shape.name,
-            "privacy": said,
+            "privacy": statement,
         }
         emit(form, "synthesize", result, lambda console: _show(console, result))
 
 
-def _fitted(
-    schema: Schema, data: Path, steps: int, noise_multiplier: float | None, seed: int
-) -> Ctgan:
-    table = encode(schema, read_table(data, schema))
-    privacy = None if noise_multiplier is None else CriticPrivacy(noise_multiplier)
-    settings = CtganSettings(steps=steps, privacy=privacy)
-    return fit_ctgan(feature_layout(schema), table, settings, seed)
-
-
-def _said(generator: Generator) -> str:
-    told = generator.diagnostics if isinstance(generator, Ctgan) else None
-    epsilon = None if told is None else told.epsilon
-    if epsilon is None:
+def _statement(generator: Ctgan, privacy: CriticPrivacy | None) -> str:
+    epsilon = None if generator.diagnostics is None else generator.diagnostics.epsilon
+    if privacy is None or epsilon is None:
         return _EXACT
     return (
-        f"epsilon = {epsilon:.4g} at delta = 1e-05 for each row of the table, over all that this "
-        "training shows (one row's contribution replaced by zero; Skellam noise on sums of clipped "
-        "gradients). No ledger was charged: what else is released about the same customers adds up."
+        f"epsilon = {epsilon:.4g} at delta = {privacy.delta:g} for each row of the table, over all "
+        "that this training shows (one row's contribution replaced by zero; Skellam noise on sums "
+        "of clipped gradients). No ledger was charged: what else is released about the same "
+        "customers adds up."
     )
 
 

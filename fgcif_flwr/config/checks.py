@@ -68,6 +68,8 @@ def _check_generator(config: RunConfig) -> None:
         idle += ("rounds", "local_epochs", "clipping_norm")
     if generator.kind == "federated-ctgan":
         idle += ("steps",)
+        if privacy.unit == "customer":  # one sum of customers' gradients: nobody trains locally
+            idle += ("local_epochs", "batch_size")
     if privacy.unit == "none":
         idle += ("clipping_norm",)
     if privacy.unit == "none" or generator.kind == "ctgan":

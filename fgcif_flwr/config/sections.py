@@ -152,7 +152,9 @@ class GeneratorSection(_Section):
 
     ``ratio`` and ``balance`` are for ``augment``, ``rows`` and ``epochs`` for ``warm-start``;
     ``rounds``, ``local_epochs`` and ``clipping_norm`` are a federated CTGAN's, ``steps`` those of
-    an enterprise's own. ``share`` is that of the training rows' privacy budget.
+    an enterprise's own; ``local_epochs`` and ``batch_size`` are for training on an enterprise's
+    rows, which none does where customers' gradients are summed (``privacy.unit = customer``).
+    ``share`` is that of the training rows' privacy budget.
     """
 
     kind: Literal["none", "ctgan", "federated-ctgan", "marginals"] = "none"

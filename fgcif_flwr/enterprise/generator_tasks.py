@@ -15,7 +15,7 @@ from fgcif_flwr.federation.generator_releases import (
     GENERATOR,
     ROWS,
     UPDATE,
-    counted,
+    counting_blocks,
     ctgan_settings,
     generator_in,
     marginal_settings,
@@ -96,7 +96,7 @@ def synthetic_rows(
 def _counts(
     task: str, arrays: Arrays, config: RunConfig, layout: FeatureLayout, data: EncodedTable
 ) -> Values:
-    sums = {name: np.zeros(size) for name, size, _ in counted(task, config, layout)}
+    sums = {name: np.zeros(size) for name, size, _ in counting_blocks(task, config, layout)}
     for chunk in measurements.places_of(task, arrays, layout, marginal_settings(config), data):
         for name, places in chunk.items():
             sums[name] += np.bincount(places, minlength=len(sums[name]))

@@ -43,10 +43,9 @@ GENERATOR_ARRAY = "generator/"
 """Prefix of the generator's arrays in a training task's input."""
 UPDATE, ROWS = "update", "rows"
 
-# Of the generator's part of the budget; a histogram needs little.
-_HISTOGRAM_SHARE = 0.1
-_ROUNDS = 16
-_GENERATOR_STEPS = 1000  # the coordinator's, where customers' gradients are summed
+_HISTOGRAM_SHARE = 0.1  # of the generator's part of the budget: a histogram needs little
+_ROUNDS = 16  # of local training
+_GENERATOR_STEPS = 1000  # the coordinator's in all rounds, where customers' gradients are summed
 
 
 def marginal_settings(config: RunConfig) -> MarginalSettings:
@@ -59,9 +58,8 @@ def ctgan_settings(config: RunConfig) -> FederatedCtganSettings:
     from fgcif_flwr.generative.federated_ctgan import FederatedCtganSettings
 
     generator = config.generator
-    steps = math.ceil(_GENERATOR_STEPS / generator_rounds(config))
     return FederatedCtganSettings(
-        generator_steps=min(steps, 1000),
+        generator_steps=math.ceil(_GENERATOR_STEPS / generator_rounds(config)),
         hidden=generator.hidden,
         critic_hidden=generator.hidden,
         batch=generator.batch_size,
@@ -129,15 +127,15 @@ def generator_layout(task: str, config: RunConfig, features: FeatureLayout) -> V
             (Field(UPDATE, size, config.secagg.value_bound), Field(ROWS, 1, whole, exact=True)),
             bits,
         )
-    blocks = counted(task, config, features)
+    blocks = counting_blocks(task, config, features)
     fields = (Field(name, size, whole, exact=True) for name, size, _ in blocks)
     return VectorLayout(tuple(fields), bits)
 
 
-def counted(
+def counting_blocks(
     task: str, config: RunConfig, features: FeatureLayout
 ) -> tuple[tuple[str, int, float], ...]:
-    """Return name, size and weight of the blocks that a counting task has."""
+    """Return name, size and weight of each block of counts of a task, in their order."""
     return measurements.blocks(task, features, marginal_settings(config))
 
 
@@ -158,11 +156,13 @@ def check_generator_input(
     if task == GENERATOR:
         from fgcif_flwr.generative import federated_ctgan
 
-        if config.privacy.unit == "none":
+        counted = config.privacy.unit == "none"
+        if counted:
             rows = arrays.get(ROWS)
             if rows is None or rows.dtype.str != "<i8" or rows.shape != (1,) or rows[0] < 1:
                 raise SecureSumError(f"{ROWS} of task {task} wants the number of training rows")
-        federated_ctgan.check_input(networks_input(arrays), features, ctgan_settings(config))
+        inputs = networks_input(arrays) if counted else arrays
+        federated_ctgan.check_input(inputs, features, ctgan_settings(config))
     else:
         measurements.check_input(task, arrays, features, marginal_settings(config))
 

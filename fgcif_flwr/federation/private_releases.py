@@ -23,7 +23,7 @@ from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.generator_releases import (
     GENERATOR,
     check_generator_input,
-    counted,
+    counting_blocks,
     generator_slots,
     update_size,
 )
@@ -81,7 +81,7 @@ def blocks_of(
     if task == GENERATOR and task in generator_slots(config):
         return (Block(UPDATE, update_size(config, features)),)
     if task in generator_slots(config):
-        return tuple(Block(*block) for block in counted(task, config, features))
+        return tuple(Block(*block) for block in counting_blocks(task, config, features))
     if task == STATISTICS and config.privacy.unit == "customer":
         blocks = [Block(ROWS, 1)]
         if config.training.class_weighting != "none":

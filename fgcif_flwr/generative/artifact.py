@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fgcif_flwr
 from fgcif_flwr.data.encoding import feature_layout
 from fgcif_flwr.data.schema import Schema, schema_from_toml
-from fgcif_flwr.errors import ConfigurationError, DataError, SchemaError
+from fgcif_flwr.errors import DataError, FgcifError, SchemaError
 from fgcif_flwr.generative.generator import Generator
 from fgcif_flwr.generative.marginals.model import MarginalGenerator
 from fgcif_flwr.generative.marginals.settings import MarginalSettings
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = "fgcif-generator"
 FORMAT_VERSION = 1
+
+_FEDERATED_CTGAN = "federated-ctgan"  # FederatedCtgan.kind, whose import is slow
 
 
 @dataclass(frozen=True)
@@ -82,26 +84,37 @@ def load_generator(path: Path) -> LoadedGenerator:
             f"{path} has generator format {texts.get('format_version')}, this version reads "
             f"{FORMAT_VERSION}; use the version that wrote it ({texts.get('version', 'unknown')})"
         )
+    kind = texts.get("kind")
+    if kind is not None and kind not in (MarginalGenerator.kind, _FEDERATED_CTGAN):
+        raise DataError(
+            f"{path} holds a {kind} generator, which this version does not read; use the version "
+            f"that wrote it ({texts.get('version', 'unknown')})"
+        )
     generator: Generator
     try:
         schema = schema_from_toml(texts["schema"], str(path))
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
-            for key, value in json.loads(texts["settings"]).items()
+            for key, value in _object(texts["settings"]).items()
         }
         layout = feature_layout(schema)
         if texts["kind"] == MarginalGenerator.kind:
             generator = MarginalGenerator.from_arrays(layout, MarginalSettings(**settings), arrays)
-        elif texts["kind"] == "federated-ctgan":
+        else:
             from fgcif_flwr.generative.federated_ctgan import FederatedCtgan, FederatedCtganSettings
 
             ctgan = FederatedCtganSettings(**settings)
             generator = FederatedCtgan.from_arrays(layout, ctgan, arrays)
-        else:
-            raise DataError(f"{path} holds a generator of a kind that this version does not know")
-        statement = json.loads(texts["statement"])
+        statement = _object(texts["statement"])
     except KeyError as error:
         raise DataError(f"{path} is damaged: it has no {error.args[0]}") from None
-    except (ConfigurationError, DataError, SchemaError, ValueError, TypeError) as error:
+    except (FgcifError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__} while reading it") from None
     return LoadedGenerator(generator, schema, texts.get("version", "unknown"), statement)
+
+
+def _object(text: str) -> dict[str, Any]:
+    read = json.loads(text)
+    if not isinstance(read, dict):
+        raise ValueError("a JSON object is wanted")
+    return read

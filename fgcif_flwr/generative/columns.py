@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout, Head
+from fgcif_flwr.errors import ConfigurationError
 
 Values = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
@@ -45,10 +46,7 @@ def columns_of(layout: FeatureLayout) -> tuple[Column, ...]:
             Column(name, False, codes, False)
             for name, codes in zip(layout.categorical, layout.cardinalities, strict=True)
         ),
-        *(
-            Column(head.name, head.kind == "numeric", _codes(head), True)
-            for head in layout.heads
-        ),
+        *(Column(head.name, head.kind == "numeric", _codes(head), True) for head in layout.heads),
     )
 
 
@@ -98,6 +96,37 @@ def balanced(layout: FeatureLayout) -> Mapping[str, npt.NDArray[np.float64]]:
             classes = _codes(head) - 1
             return {head.name: np.full(classes, 1 / classes)}
     return {}
+
+
+def wanted_proportions(
+    layout: FeatureLayout, classes: Mapping[str, npt.NDArray[np.float64]]
+) -> tuple[str, npt.NDArray[np.float64]]:
+    """Return the one target whose proportions are given, and these, float64 (classes,).
+
+    Raises
+    ------
+    ConfigurationError
+        If there are those of several targets or of one without classes, or they are not one finite
+        number of at least 0 for each class, one of them above 0.
+    """
+    sizes = {head.name: _codes(head) - 1 for head in layout.heads if head.kind != "numeric"}
+    if len(classes) != 1 or next(iter(classes)) not in sizes:
+        raise ConfigurationError(
+            "proportions can be given for one target that has classes, not for "
+            + ", ".join(classes)
+        )
+    name, given = next(iter(classes.items()))
+    shares = np.asarray(given, dtype=np.float64)
+    if (
+        shares.shape != (sizes[name],)
+        or not (shares >= 0).all()
+        or not 0 < float(shares.sum()) < np.inf
+    ):
+        raise ConfigurationError(
+            f"target {name}: proportions are {sizes[name]} finite numbers of at least 0, one for "
+            "each class and one of them above 0"
+        )
+    return name, shares
 
 
 def _codes(head: Head) -> int:

@@ -16,7 +16,12 @@ from sklearn.neighbors import NearestNeighbors
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import ClassAbsentError, ConfigurationError, DataError
-from fgcif_flwr.generative.columns import columns_of, from_columns, to_columns
+from fgcif_flwr.generative.columns import (
+    columns_of,
+    from_columns,
+    to_columns,
+    wanted_proportions,
+)
 from fgcif_flwr.generative.generator import Proportions
 
 Codes = npt.NDArray[np.int64]
@@ -89,10 +94,9 @@ class Smote:
         ClassAbsentError
             If a class is wanted that the table has not.
         ConfigurationError
-            If ``classes`` names several targets or one without classes, or its proportions are not
-            one non-negative number a class.
+            As :func:`~fgcif_flwr.generative.columns.wanted_proportions`.
         """
-        groups, shares = self._wanted(classes)
+        target, groups, shares = self._wanted(classes)
         codes = random.choice(list(groups), size=rows, p=shares)
         bases, others = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         near = np.zeros((rows, self._size), np.int64)
@@ -109,7 +113,6 @@ class Smote:
             # Of too few neighbours each counts about as often.
             near[here] = neighbours[:, np.arange(self._size) % neighbours.shape[1]]
         along = random.random(rows)
-        target = self._target(classes)
         made = []
         for column, values in zip(self._columns, self._values, strict=True):
             if column.numeric:
@@ -121,36 +124,21 @@ class Smote:
                 made.append(_most_frequent(values.astype(np.int64), near, bases, column.codes))
         return from_columns(self.layout, made)
 
-    def _target(self, classes: Proportions | None) -> str | None:
-        named = [head.name for head in self.layout.heads if head.kind != "numeric"]
+    def _wanted(self, classes: Proportions | None) -> tuple[str | None, dict[int, _Class], Reals]:
+        """Return the target, the classes to draw from, by code, and with what probability each."""
         if not classes:
-            return named[0] if named else None
-        if len(classes) > 1 or next(iter(classes)) not in named:
-            raise ConfigurationError(
-                "proportions can be given for one target that has classes, not for "
-                + ", ".join(classes)
-            )
-        return next(iter(classes))
-
-    def _wanted(self, classes: Proportions | None) -> tuple[dict[int, _Class], Reals]:
-        """Return the classes to draw from, by code, and with what probability each."""
-        target = self._target(classes)
-        groups = self._groups(target)
-        if not classes:
+            named = (head.name for head in self.layout.heads if head.kind != "numeric")
+            target = next(named, None)
+            groups = self._groups(target)
             sizes = np.array([len(group.rows) for group in groups.values()])
-            return groups, sizes / sizes.sum()
-        codes = next(column.codes for column in self._columns if column.name == target)
-        shares = np.asarray(classes[str(target)], dtype=np.float64)
-        if shares.shape != (codes - 1,) or not (shares >= 0).all() or not 0 < shares.sum() < np.inf:
-            raise ConfigurationError(
-                f"target {target}: proportions are {codes - 1} numbers of at least 0 that are not "
-                "all 0"
-            )
+            return target, groups, sizes / sizes.sum()
+        target, shares = wanted_proportions(self.layout, classes)
+        groups = self._groups(target)
         wanted = [int(code) for code in np.flatnonzero(shares) + 1]
         if any(code not in groups for code in wanted):
             raise ClassAbsentError(f"target {target}: a class is wanted that no row here has")
         chosen = shares[np.array(wanted) - 1]
-        return {code: groups[code] for code in wanted}, chosen / chosen.sum()
+        return target, {code: groups[code] for code in wanted}, chosen / chosen.sum()
 
     def _groups(self, target: str | None) -> dict[int, _Class]:
         if target not in self._classes:

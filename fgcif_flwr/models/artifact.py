@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 import fgcif_flwr
 from fgcif_flwr.config import ModelSection
+from fgcif_flwr.data.decoding import in_units
 from fgcif_flwr.data.encoding import encode, feature_layout
 from fgcif_flwr.data.schema import NumericTarget, Schema, schema_from_toml
 from fgcif_flwr.errors import ConfigurationError, DataError, SchemaError
@@ -149,7 +150,7 @@ def predict(model: LoadedModel, table: pa.Table) -> pa.Table:
                 1 + np.exp(-np.clip(scores[:, 0], -500, 500))
             )
         elif isinstance(target, NumericTarget):
-            columns[head.name] = _in_units(target, scores[:, 0])
+            columns[head.name] = in_units(target, scores[:, 0])
         else:
             shares = np.exp(scores - scores.max(axis=1, keepdims=True))
             shares /= shares.sum(axis=1, keepdims=True)
@@ -174,10 +175,3 @@ def _read(path: Path) -> tuple[dict[str, str], Arrays]:
     if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays.values()):
         raise DataError(f"{path} is damaged: its weights are not finite float32 numbers")
     return texts, {name: array.astype(np.float32) for name, array in arrays.items()}
-
-
-def _in_units(target: NumericTarget, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Undo the scaling (and logarithm) of the target; [0, 1] to [lower, upper]."""
-    share = np.clip(scaled, 0, 1)
-    width = target.upper - target.lower
-    return target.lower + (np.expm1(share * np.log1p(width)) if target.log else share * width)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from fgcif_flwr.reporting.run_directory import RunDirectory
+
 FIGURES = ("accuracy", "f1", "auc")
 _CONFIDENCE = 0.95
 _NEAR = 0.99
@@ -66,6 +68,46 @@ class MethodRun:
             return None
         enough = _NEAR * self.validation_auc[-1][1]
         return next(rounds for rounds, auc in self.validation_auc if auc >= enough)
+
+
+def run_of(seed: int, result: Mapping[str, Any], directory: RunDirectory) -> MethodRun:
+    """Return what one simulation gave.
+
+    Parameters
+    ----------
+    seed
+    result
+        As documented for ``fgcif simulate --format json``.
+    directory
+        Of its artefacts.
+    """
+    target, metrics, moved = result["target"], result["metrics"], result["communication"]
+    holders, private = result["secure_sum"]["holders"], result["privacy"]["unit"] != "none"
+    learnt: list[tuple[int, float | None]] = []
+    if not private:  # a private run's are noisy, and of the last model that was counted
+        rows: Any = directory.read_history()
+        last: Any = directory.read_record()
+        counted = [(row["round"] - 1, row["received_model"]) for row in rows]
+        counted.append((result["rounds"], last["metrics"]["validation"]))
+        learnt = [(rounds, heads.get(target, {}).get("auc")) for rounds, heads in counted]
+        if learnt[-1][1] is None:
+            learnt = []
+    return MethodRun(
+        seed,
+        metrics["federated"],
+        released=metrics.get("released"),
+        validation_auc=tuple((rounds, auc) for rounds, auc in learnt if auc is not None),
+        rounds=result["rounds"],
+        exchanges=moved["exchanges"],
+        exchanges_per_round=3 if result["secure_sum"]["consistency"] else 2,
+        bytes_up=moved["total_bytes_up"] / holders,
+        bytes_down=moved["total_bytes_down"] / holders,
+        seconds=result["seconds"],
+        epsilon=result["privacy"]["epsilon"],
+        delta=result["privacy"]["delta"],
+        statement=result["privacy"]["statement"],
+        directory=str(directory.path),
+    )
 
 
 def summary(runs: Sequence[MethodRun], reference: Sequence[MethodRun]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
-from fgcif_flwr.errors import ConfigurationError, DataError
+from fgcif_flwr.errors import DataError
+from fgcif_flwr.generative.columns import wanted_proportions
 from fgcif_flwr.generative.ctgan.conditions import Conditions, Floats, Integers
 from fgcif_flwr.generative.ctgan.diagnostics import Diagnostics
 from fgcif_flwr.generative.ctgan.networks import GeneratorNetwork
-from fgcif_flwr.generative.ctgan.sampling import load_weights, sample_codes, to_weights
+from fgcif_flwr.generative.ctgan.sampling import sample_codes
+from fgcif_flwr.generative.ctgan.weights import load_weights, to_weights
 from fgcif_flwr.generative.generator import Proportions
 from fgcif_flwr.generative.transform import TableTransform
 
@@ -61,7 +63,7 @@ class Ctgan:
         ValueError
             If ``rows`` is below 0.
         ConfigurationError
-            If ``classes`` names no target with classes, more than one, or no proportions.
+            As :func:`~fgcif_flwr.generative.columns.wanted_proportions`.
         """
         if rows < 0:
             raise ValueError(f"rows are 0 or more, not {rows}")
@@ -163,18 +165,9 @@ def _wanted_cells(
     layout: FeatureLayout, rows: int, classes: Proportions, random: np.random.Generator
 ) -> tuple[str, Integers]:
     """Return the target and the cell of each row: proportions, rounded, in a random order."""
-    heads = {head.name: head for head in layout.heads if head.kind != "numeric"}
-    if len(classes) != 1 or next(iter(classes)) not in heads:
-        raise ConfigurationError("proportions are wanted of one target that has classes")
-    name, given = next(iter(classes.items()))
-    number = len(heads[name].classes)
-    shares = np.asarray(given, dtype=np.float64)
-    if shares.shape != (number,) or not np.isfinite(shares).all() or (shares < 0).any():
-        raise ConfigurationError(f"target {name} wants {number} proportions of at least 0")
-    if shares.sum() <= 0:
-        raise ConfigurationError(f"the proportions of target {name} are all 0")
+    name, shares = wanted_proportions(layout, classes)
     exact = rows * shares / shares.sum()
     counts = np.floor(exact).astype(np.int64)
     left = np.argsort(counts - exact, kind="stable")[: rows - int(counts.sum())]
     counts[left] += 1
-    return name, random.permutation(np.repeat(np.arange(number), counts)) + 1
+    return name, random.permutation(np.repeat(np.arange(len(shares)), counts)) + 1

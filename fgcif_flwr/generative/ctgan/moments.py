@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LEAST_DEVIATION = 0.05  # of a place or a one-hot cell: rarer cells weigh no more than this
+LEAST_DEVIATION = 0.05
+"""Of a place or a one-hot cell: rarer cells weigh no more than those of this deviation."""
 
 
 class SecondMoments:
@@ -27,7 +28,7 @@ class SecondMoments:
         column = weights[:, None]
         self._mean = (column * matrix).sum(0)
         variance = (column * (matrix - self._mean) ** 2).sum(0)
-        self._deviation = variance.sqrt().clamp_min(_LEAST_DEVIATION)
+        self._deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
         rows = self._standardised(matrix)
         self._moments = (column * rows).T @ rows
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from fgcif_flwr.generative.transform import Span
 
+SLOPE = 0.2
+"""Of the critic's leaky ReLU below 0."""
+
 _FORBIDDEN = -1e4  # added to the logit of a cell that is not to be generated
 _LEAST_UNIFORM = 1e-20
 
@@ -192,7 +195,7 @@ class Critic(nn.Module):
         """
         values = rows.reshape(len(rows) // self.pac, -1)
         for index, layer in enumerate(self.layers[:-1]):
-            values = nn.functional.leaky_relu(layer(values), 0.2)
+            values = nn.functional.leaky_relu(layer(values), SLOPE)
             if keep:
                 values = values * keep[index]
         scores: Tensor = self.layers[-1](values)

@@ -77,7 +77,9 @@ class PrivateCritic:
         mechanism = critic_sum(self.critic, privacy, self.rows)
         chunks = (
             {"critic": part.numpy() / privacy.clipping_norm}
-            for part in row_gradients(self.critic, real, fake, between, self.settings.penalty)
+            for part in row_gradients(
+                self.critic, real, fake, between, self.settings.gradient_penalty
+            )
         )
         integers = mechanism.encode(chunks, _HONEST, self.noise)
         total = mechanism.decode({"critic": integers.astype(np.float64)})["critic"]

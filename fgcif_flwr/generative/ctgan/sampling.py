@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fgcif_flwr.generative.ctgan.conditions import Floats, Integers
@@ -62,22 +61,3 @@ def sample_codes(
                 chosen = (bounds[:-1] <= threshold).sum(0)
                 cells[start:stop, index] = chosen.numpy()
     return places, cells
-
-
-def to_weights(network: torch.nn.Module) -> npt.NDArray[np.float32]:
-    """Return all parameters of a network, float32 (parameters,)."""
-    with torch.no_grad():
-        parts = [parameter.reshape(-1) for parameter in network.parameters()]
-        weights: npt.NDArray[np.float32] = torch.cat(parts).numpy().copy()
-    return weights
-
-
-def load_weights(network: torch.nn.Module, weights: npt.NDArray[np.float32]) -> None:
-    """Set all parameters of a network to :func:`to_weights`' values of one of the same form."""
-    vector = torch.tensor(weights)
-    start = 0
-    with torch.no_grad():
-        for parameter in network.parameters():
-            stop = start + parameter.numel()
-            parameter.copy_(vector[start:stop].view_as(parameter))
-            start = stop

@@ -57,13 +57,13 @@ class CtganSettings:
     pac : int
         Rows that the critic judges together, at least 1; with privacy it is 1. CTGAN's 10 learns
         slower here, and covers no more.
-    generator_rate, critic_rate : float
+    generator_learning_rate, critic_learning_rate : float
         Adam's learning rates, above 0.
     weight_decay : float
         Of the generator, at least 0.
     dropout : float
         Share of the critic's hidden outputs that are left out, in [0, 1); none with privacy.
-    penalty : float
+    gradient_penalty : float
         Weight of the gradient penalty, at least 0.
     moments : float
         Weight of the distance of second moments in the generator's loss, at least 0; not used
@@ -89,11 +89,11 @@ class CtganSettings:
     generator_hidden: tuple[int, ...] = (128, 128)
     critic_hidden: tuple[int, ...] = (128, 128)
     pac: int = 1
-    generator_rate: float = 1e-3
-    critic_rate: float = 1e-3
+    generator_learning_rate: float = 1e-3
+    critic_learning_rate: float = 1e-3
     weight_decay: float = 1e-6
     dropout: float = 0.0
-    penalty: float = 10.0
+    gradient_penalty: float = 10.0
     moments: float = 1.0
     temperature: float = 0.2
     target_share: float = TARGET_SHARE
@@ -105,9 +105,9 @@ class CtganSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "noise_dim", "pac", "check_every"):
             _check(name, getattr(self, name), 1, float("inf"))
-        for name in ("generator_rate", "critic_rate", "temperature"):
+        for name in ("generator_learning_rate", "critic_learning_rate", "temperature"):
             _check(name, getattr(self, name), 0, float("inf"), open_below=True)
-        for name in ("weight_decay", "penalty", "moments"):
+        for name in ("weight_decay", "gradient_penalty", "moments"):
             _check(name, getattr(self, name), 0, float("inf"))
         for name in ("dropout", "averaging"):
             _check(name, getattr(self, name), 0, 1)

@@ -29,8 +29,9 @@ from fgcif_flwr.generative.ctgan.generator import Ctgan, network_of
 from fgcif_flwr.generative.ctgan.moments import SecondMoments
 from fgcif_flwr.generative.ctgan.networks import Critic, GeneratorNetwork
 from fgcif_flwr.generative.ctgan.private_critic import PrivateCritic, epsilon_of, noisy_histograms
-from fgcif_flwr.generative.ctgan.sampling import load_weights, sample_codes, to_weights
+from fgcif_flwr.generative.ctgan.sampling import sample_codes
 from fgcif_flwr.generative.ctgan.settings import CtganSettings
+from fgcif_flwr.generative.ctgan.weights import load_weights, to_weights
 from fgcif_flwr.generative.transform import TableTransform
 from fgcif_flwr.privacy.noise import cryptographic_generator
 
@@ -104,14 +105,14 @@ class _Training:
         self.average = copy.deepcopy(self.network)
         width = transform.width + self.conditions.width
         self.critic = Critic(width, settings.critic_hidden, settings.pac, int(seeds[3]))
-        self._generator_steps = torch.optim.Adam(
+        self._generator_adam = torch.optim.Adam(
             self.network.parameters(),
-            lr=settings.generator_rate,
+            lr=settings.generator_learning_rate,
             betas=_BETAS,
             weight_decay=settings.weight_decay,
         )
-        self.critic_steps = torch.optim.Adam(
-            self.critic.parameters(), lr=settings.critic_rate, betas=_BETAS
+        self._critic_adam = torch.optim.Adam(
+            self.critic.parameters(), lr=settings.critic_learning_rate, betas=_BETAS
         )
         self._positions = torch.from_numpy(self.conditions.positions)
         # Whether rare cells are asked for more often than they are: where real rows are too.
@@ -180,10 +181,10 @@ class _Training:
         asked = -(torch.from_numpy(vectors) * logs).sum(dim=1).mean()
         loss = asked - self.critic(rows, keep).mean()
         loss = loss + self.moments_loss(rows[:, : self.transform.width])
-        self._generator_steps.zero_grad()
+        self._generator_adam.zero_grad()
         loss.backward()
         norm = _norm(self.network)
-        self._generator_steps.step()
+        self._generator_adam.step()
         # A young average forgets its start sooner.
         share = min(self.settings.averaging, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -221,12 +222,12 @@ class _OpenTraining(_Training):
             fake, _ = self.fakes(condition.vectors)
         settings = self.settings
         loss = critic_loss(
-            self.critic, real, fake, settings.penalty, settings.dropout, self.torch_random
+            self.critic, real, fake, settings.gradient_penalty, settings.dropout, self.torch_random
         )
-        self.critic_steps.zero_grad()
+        self._critic_adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = _norm(self.critic)
-        self.critic_steps.step()
+        self._critic_adam.step()
         return loss.item(), norm
 
     def moments_loss(self, rows: Tensor) -> Tensor:
@@ -266,7 +267,7 @@ class _PrivateTraining(_Training):
         for parameter, noisy in zip(self.critic.parameters(), gradient, strict=True):
             parameter.grad = noisy
         norm = _norm(self.critic)
-        self.critic_steps.step()
+        self._critic_adam.step()
         # The loss on real rows would show them; the score of generated ones shows no row.
         with torch.no_grad():
             score = float(self.critic(fake).mean()) if len(fake) else 0.0

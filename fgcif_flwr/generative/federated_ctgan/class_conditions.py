@@ -12,7 +12,6 @@ the classes, an enterprise without one for that of the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor
 
 from fgcif_flwr.data.encoding import FeatureLayout
-from fgcif_flwr.errors import ConfigurationError
 from fgcif_flwr.generative.columns import columns_of
 from fgcif_flwr.generative.transform import Span, TableTransform
 
@@ -100,24 +98,10 @@ class ClassConditions:
     ) -> Wanted:
         """Draw rows' classes of one target in given proportions of its classes, (classes,).
 
-        Raises
-        ------
-        ConfigurationError
-            If the target has no classes, or the proportions do not fit it.
+        ``name`` is one of :attr:`targets`; the proportions are at least 0, not all 0.
         """
-        if name not in self.targets:
-            raise ConfigurationError(f"{name} is no target with classes; {self.targets} are")
         target = self.targets.index(name)
-        wanted = np.asarray(proportions, np.float64)
-        classes = len(self._shares[target]) - 1
-        if wanted.shape != (classes,) or not (
-            np.isfinite(wanted).all() and (wanted >= 0).all() and wanted.sum() > 0
-        ):
-            raise ConfigurationError(
-                f"target {name} wants {classes} proportions that are finite and not negative, "
-                "one of them above 0"
-            )
-        cells = 1 + random.choice(classes, rows, p=wanted / wanted.sum())
+        cells = 1 + random.choice(len(proportions), rows, p=proportions / proportions.sum())
         return Wanted(torch.full((rows,), target), torch.tensor(cells, dtype=torch.int64))
 
     def vectors(self, wanted: Wanted) -> Tensor:
@@ -212,19 +196,6 @@ def target_places(layout: FeatureLayout) -> tuple[int, ...]:
 def condition_width(layout: FeatureLayout, spans: tuple[tuple[Span, ...], ...]) -> int:
     """Return :attr:`ClassConditions.width` by the layout alone."""
     return sum(spans[place][-1].size for place in target_places(layout))
-
-
-def proportions_of(classes: Mapping[str, Reals]) -> tuple[str, Reals]:
-    """Return the one target whose proportions are given.
-
-    Raises
-    ------
-    ConfigurationError
-        If there are those of several.
-    """
-    if len(classes) != 1:
-        raise ConfigurationError("proportions can be given for exactly one target at a time")
-    return next(iter(classes.items()))
 
 
 def _shares(mass: npt.NDArray[np.float32]) -> Reals:

@@ -14,14 +14,13 @@ import torch
 
 from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.generative.columns import columns_of
+from fgcif_flwr.generative.ctgan.weights import load_weights, to_weights
 from fgcif_flwr.generative.federated_ctgan.customers import round_seed
 from fgcif_flwr.generative.federated_ctgan.diagnosis import Diagnosis, diagnose
 from fgcif_flwr.generative.federated_ctgan.model import FederatedCtgan
 from fgcif_flwr.generative.federated_ctgan.networks import (
     Histograms,
     critic_parameter_count,
-    flat,
-    load_flat,
     load_vector,
     networks_of,
     networks_on,
@@ -105,7 +104,7 @@ class Coordinator:
         self._average: npt.NDArray[np.float64] | None = None
         self._averaged = networks_on(self._networks.transform, settings, seed)
         self._good = to_vector(self._networks)
-        self._good_average = flat(self._networks.generator)
+        self._good_average = to_weights(self._networks.generator)
         self._start_adam()
 
     @property
@@ -184,17 +183,17 @@ class Coordinator:
             self._sums.add(gradient * clipping_norm, deviation * clipping_norm)
             pulls.append(self._sums)
         else:
-            self._judge.step(torch.tensor(gradient * clipping_norm, dtype=torch.float32))
+            self._critic_adam.step(torch.tensor(gradient * clipping_norm, dtype=torch.float32))
             pulls.append(NetworkCritic(self._networks.critic))
         for _ in range(self.settings.generator_steps):
             wanted = self._networks.conditions.draw(_BATCH * self.settings.pac, random)
-            self._make.step(generator_gradient(self._networks, wanted, random, pulls))
+            self._generator_adam.step(generator_gradient(self._networks, wanted, random, pulls))
         return self._ended(norm, self.vector.astype(np.float64))
 
     def generator(self) -> FederatedCtgan:
         """Return the last good generator: of averaged weights."""
         networks = networks_on(self._networks.transform, self.settings, seed=0)
-        load_flat(networks.generator, self._good_average)
+        load_weights(networks.generator, self._good_average)
         return FederatedCtgan(networks)
 
     def _ended(self, norm: float, weights: npt.NDArray[np.float64] | None) -> Diagnosis:
@@ -204,7 +203,7 @@ class Coordinator:
         if weights is not None and (np.abs(weights) <= LARGEST_WEIGHT).all():
             load_vector(self._networks, weights.astype(np.float32))
             self._add_to_average()
-            size = norm_of(flat(self._networks.generator).astype(np.float64))
+            size = norm_of(to_weights(self._networks.generator).astype(np.float64))
         seed = np.random.SeedSequence([self._seed, self.round, 1]).generate_state(1)[0]
         diagnosis = diagnose(
             self._averaged, self._histograms, self.diagnoses, norm, size, int(seed)
@@ -212,35 +211,35 @@ class Coordinator:
         self.diagnoses.append(diagnosis)
         if diagnosis.healthy:
             self._good = self.vector
-            self._good_average = flat(self._averaged.generator)
+            self._good_average = to_weights(self._averaged.generator)
         else:
             logger.warning("round %d of CTGAN is undone: %s", self.round, diagnosis.reason)
             load_vector(self._networks, self._good)
             self._average = self._good_average.astype(np.float64)
-            load_flat(self._averaged.generator, self._good_average)
+            load_weights(self._averaged.generator, self._good_average)
             self._velocity[:] = 0
             self._start_adam()
         self.round += 1
         return diagnosis
 
     def _add_to_average(self) -> None:
-        weights = flat(self._networks.generator).astype(np.float64)
+        weights = to_weights(self._networks.generator).astype(np.float64)
         if self._average is None:
             self._average = weights
         # Early weights are far from late ones: the mean forgets them faster at first.
         keep = min(self.settings.averaging, (self.round - 1) / (self.round + 1))
         self._average = keep * self._average + (1 - keep) * weights
-        load_flat(self._averaged.generator, self._average.astype(np.float32))
+        load_weights(self._averaged.generator, self._average.astype(np.float32))
 
     def _start_adam(self) -> None:
         settings = self.settings
-        self._judge = Adam(
+        self._critic_adam = Adam(
             self._networks.critic,
             settings.server_critic_learning_rate,
             _SERVER_EPSILON,
             _PRIVATE_BETAS,
         )
-        self._make = Adam(
+        self._generator_adam = Adam(
             self._networks.generator,
             settings.server_generator_learning_rate,
             _SERVER_EPSILON,

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fgcif_flwr.generative.ctgan.networks import Critic
+from fgcif_flwr.generative.ctgan.networks import SLOPE, Critic
 
-_SLOPE = 0.2  # of the critic's leaky ReLU below 0
 _LEAST_NORM = 1e-12  # of an input gradient that is divided by
 
 
@@ -65,7 +64,7 @@ def passes(critic: Critic, rows: Tensor) -> Passes:
     for layer in layers[:-1]:
         inputs.append(values)
         outputs = torch.addmm(layer.bias, values, layer.weight.T)
-        slope = (outputs > 0).float().mul_(1 - _SLOPE).add_(_SLOPE)
+        slope = (outputs > 0).float().mul_(1 - SLOPE).add_(SLOPE)
         slopes.append(slope)
         values = outputs * slope
     inputs.append(values)

@@ -16,10 +16,7 @@ import torch
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.generative.federated_ctgan.class_conditions import RealRows
-from fgcif_flwr.generative.federated_ctgan.critic_gradient import (
-    CriticLoss,
-    mean_gradient,
-)
+from fgcif_flwr.generative.federated_ctgan.critic_gradient import CriticLoss, mean_gradient
 from fgcif_flwr.generative.federated_ctgan.networks import SharedNetworks, to_vector
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
 from fgcif_flwr.generative.federated_ctgan.steps import (
@@ -110,8 +107,10 @@ def _train(
     rows = max(min(settings.batch, count), min(settings.batch, _FEWEST_ROWS))
     groups = math.ceil(rows / settings.pac)
     rows = groups * settings.pac
-    judging = Adam(networks.critic, settings.critic_learning_rate, settings.adam_epsilon)
-    making = Adam(networks.generator, settings.generator_learning_rate, settings.adam_epsilon)
+    critic_adam = Adam(networks.critic, settings.critic_learning_rate, settings.adam_epsilon)
+    generator_adam = Adam(
+        networks.generator, settings.generator_learning_rate, settings.adam_epsilon
+    )
     pulls: list[Pull] = [NetworkCritic(networks.critic)]
     if settings.released_shares > 0:
         pulls.append(ReleasedShares(networks))
@@ -121,18 +120,18 @@ def _train(
     norms: list[float] = []
     for _ in range(steps):
         for _ in range(settings.critic_steps):
-            truth, wanted = real.draw(rows, random)
+            own, wanted = real.draw(rows, random)
             with torch.no_grad():
                 fake = networks.fakes(wanted, random)
             between = torch.rand(groups, 1, generator=random)
             gradient, loss = mean_gradient(
-                networks.critic, truth, fake, between, settings.gradient_penalty
+                networks.critic, own, fake, between, settings.gradient_penalty
             )
-            judging.step(gradient)
+            critic_adam.step(gradient)
             losses.append(loss)
             norms.append(float(gradient.norm()))
         _, wanted = real.draw(rows, random)
-        making.step(generator_gradient(networks, wanted, random, pulls))
+        generator_adam.step(generator_gradient(networks, wanted, random, pulls))
     return LocalDiagnostics(
         count,
         steps,

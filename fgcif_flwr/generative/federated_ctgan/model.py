@@ -10,12 +10,13 @@ import torch
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import DataError
+from fgcif_flwr.generative.columns import wanted_proportions
 from fgcif_flwr.generative.ctgan.sampling import sample_codes
-from fgcif_flwr.generative.federated_ctgan.class_conditions import Wanted, proportions_of
+from fgcif_flwr.generative.ctgan.weights import load_weights, to_weights
+from fgcif_flwr.generative.federated_ctgan.class_conditions import Wanted
 from fgcif_flwr.generative.federated_ctgan.networks import (
     SharedNetworks,
-    flat,
-    load_flat,
+    generator_parameter_count,
     networks_on,
 )
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
@@ -52,7 +53,7 @@ class FederatedCtgan:
         Raises
         ------
         ConfigurationError
-            If ``classes`` names several targets, or one without classes, or does not fit it.
+            As :func:`~fgcif_flwr.generative.columns.wanted_proportions`.
         """
         wanted = self._wanted(rows, random, classes)
         conditions = self._networks.conditions.vectors(wanted).numpy()
@@ -62,7 +63,10 @@ class FederatedCtgan:
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the generator's weights (``generator``, float32) and the transform's arrays."""
-        return {"generator": flat(self._networks.generator), **self._networks.transform.arrays()}
+        return {
+            "generator": to_weights(self._networks.generator),
+            **self._networks.transform.arrays(),
+        }
 
     @staticmethod
     def from_arrays(
@@ -77,12 +81,13 @@ class FederatedCtgan:
         DataError
             If an array is absent, or cannot be that of a generator of this layout and settings.
         """
+        weights, size = arrays.get("generator"), generator_parameter_count(layout, settings)
+        # Counted before it is built: a small hostile file could name a network of any size.
+        if weights is None or weights.dtype != np.float32 or weights.shape != (size,):
+            raise DataError(f"the array 'generator' of this CTGAN must be {size} float32 numbers")
         networks = networks_on(TableTransform.from_arrays(layout, arrays), settings, seed=0)
-        weights = arrays.get("generator")
-        if weights is None or weights.dtype != np.float32:
-            raise DataError("there is no float32 array 'generator' of a federated CTGAN")
         try:
-            load_flat(networks.generator, np.asarray(weights, np.float32))
+            load_weights(networks.generator, np.asarray(weights, np.float32))
         except ValueError as error:
             raise DataError(f"the array 'generator' cannot be used: {error}") from None
         return FederatedCtgan(networks)
@@ -92,7 +97,7 @@ class FederatedCtgan:
     ) -> Wanted:
         conditions = self._networks.conditions
         if classes:
-            name, proportions = proportions_of(classes)
+            name, proportions = wanted_proportions(self.layout, classes)
             return conditions.by_proportions(name, proportions, rows, random)
         none = torch.zeros(rows, dtype=torch.int64)
         if not conditions.targets:

@@ -10,10 +10,12 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgcif_flwr.data.encoding import FeatureLayout
+from fgcif_flwr.generative.ctgan.generator import network_of
 from fgcif_flwr.generative.ctgan.networks import Critic, GeneratorNetwork
+from fgcif_flwr.generative.ctgan.weights import load_weights, to_weights
 from fgcif_flwr.generative.federated_ctgan.class_conditions import (
     ClassConditions,
     Wanted,
@@ -86,14 +88,7 @@ def networks_on(
     """Build the networks for a transform that is there already."""
     conditions = ClassConditions(transform)
     first, second = np.random.SeedSequence(seed).generate_state(2).tolist()
-    generator = GeneratorNetwork(
-        [span for spans in transform.spans for span in spans],
-        transform.allowed,
-        conditions.width,
-        settings.noise_dim,
-        settings.hidden,
-        first,
-    )
+    generator = network_of(transform, conditions.width, settings.noise_dim, settings.hidden, first)
     critic = Critic(transform.width, settings.critic_hidden, settings.pac, second)
     return SharedNetworks(settings, transform, conditions, generator, critic)
 
@@ -147,7 +142,7 @@ def _critic_network_count(layout: FeatureLayout, settings: FederatedCtganSetting
 
 def to_vector(networks: SharedNetworks) -> npt.NDArray[np.float32]:
     """Return the weights of the generator, then of the critic, in one vector (parameters,)."""
-    return np.concatenate([flat(networks.generator), flat(networks.critic)])
+    return np.concatenate([to_weights(networks.generator), to_weights(networks.critic)])
 
 
 def load_vector(networks: SharedNetworks, vector: npt.NDArray[np.float32]) -> None:
@@ -158,29 +153,6 @@ def load_vector(networks: SharedNetworks, vector: npt.NDArray[np.float32]) -> No
     ValueError
         If the vector is not of the networks' size, or holds a number that is not finite.
     """
-    size = len(flat(networks.generator))
-    load_flat(networks.generator, vector[:size])
-    load_flat(networks.critic, vector[size:])
-
-
-def flat(network: nn.Module) -> npt.NDArray[np.float32]:
-    """Return one network's weights, float32 (d,), a copy."""
-    parts = [parameter.detach().reshape(-1) for parameter in network.parameters()]
-    vector: npt.NDArray[np.float32] = torch.cat(parts).numpy().astype(np.float32)
-    return vector
-
-
-def load_flat(network: nn.Module, vector: npt.NDArray[np.float32]) -> None:
-    """Copy weights (d,) into one network; ValueError as :func:`load_vector`."""
-    parameters = list(network.parameters())
-    if vector.shape != (sum(parameter.numel() for parameter in parameters),):
-        raise ValueError(f"a vector of shape {vector.shape} is not that of the network's weights")
-    if not np.isfinite(vector).all():
-        raise ValueError("a vector of weights has numbers that are not finite")
-    values = torch.tensor(vector, dtype=torch.float32)
-    start = 0
-    with torch.no_grad():
-        for parameter in parameters:
-            stop = start + parameter.numel()
-            parameter.copy_(values[start:stop].view_as(parameter))
-            start = stop
+    size = len(to_weights(networks.generator))
+    load_weights(networks.generator, vector[:size])
+    load_weights(networks.critic, vector[size:])

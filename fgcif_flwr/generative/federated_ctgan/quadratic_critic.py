@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fgcif_flwr.generative.ctgan.moments import LEAST_DEVIATION
 from fgcif_flwr.generative.transform import TableTransform
 
-_LEAST_VARIANCE = 0.05**2  # of a cell: rarer ones weigh no more than this
 _NOISE_WEIGHT = 4.0  # of the noise's variance beside the moment's own in what a moment weighs
 
 
@@ -74,11 +74,11 @@ class SecondMomentSums:
         lowest = np.where(both, np.maximum(np.add.outer(shares, shares) - 1, 0.0), -1.0)
         self._highest = torch.from_numpy(scaled * highest).float()
         self._lowest = torch.from_numpy(scaled * lowest).float()
-        own = np.where(is_cell, np.maximum(shares * (1 - shares), _LEAST_VARIANCE), 0.1)
+        own = np.where(is_cell, np.maximum(shares * (1 - shares), LEAST_DEVIATION**2), 0.1)
         self._variance = torch.from_numpy(scaled**2 * np.outer(own, own)).float()
         self._sum = np.zeros(self.size)
         self._noise = 0.0
-        self.count = 0
+        self._count = 0
 
     def contributions(self, rows: Tensor) -> Tensor:
         """Return each row's gradient, less its products, (rows, size), of norm at most 1.
@@ -95,9 +95,9 @@ class SecondMomentSums:
         """Take a release's mean of contributions, and its noise's standard deviation."""
         self._sum += mean
         self._noise += deviation**2
-        self.count += 1
-        mean_of_all = torch.from_numpy(-self._sum / self.count).float() / self._factors
-        noise = math.sqrt(self._noise) / self.count
+        self._count += 1
+        mean_of_all = torch.from_numpy(-self._sum / self._count).float() / self._factors
+        noise = math.sqrt(self._noise) / self._count
         moments = torch.zeros(len(self._scale), len(self._scale))
         moments[self._first, self._second] = mean_of_all
         moments[self._second, self._first] = mean_of_all

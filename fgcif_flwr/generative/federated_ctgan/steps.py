@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fgcif_flwr.generative.ctgan.moments import SecondMoments
+from fgcif_flwr.generative.ctgan.moments import LEAST_DEVIATION, SecondMoments
 from fgcif_flwr.generative.ctgan.networks import Critic
 from fgcif_flwr.generative.federated_ctgan.class_conditions import Wanted
 from fgcif_flwr.generative.federated_ctgan.critic_gradient import passes
@@ -18,10 +18,7 @@ from fgcif_flwr.generative.federated_ctgan.networks import SharedNetworks
 from fgcif_flwr.models.training import share_one_vector
 
 BETAS = (0.5, 0.9)
-"""Of Adam, as in Gulrajani et al. 2017 (there 0 and 0.9) and Xu et al. 2019."""
-
-
-_LEAST_VARIANCE = 0.05**2  # of a cell: rarer ones weigh no more than this
+"""Of Adam, as in Xu et al. 2019; Gulrajani et al. 2017 have 0 and 0.9."""
 
 
 class Adam:
@@ -108,7 +105,7 @@ class ReleasedShares:
                 shares[cells.start : cells.stop] = coding.mass / total
                 known[cells.start : cells.stop] = 1
         self._shares = torch.from_numpy(shares)
-        scale = np.maximum(shares * (1 - shares), _LEAST_VARIANCE)
+        scale = np.maximum(shares * (1 - shares), LEAST_DEVIATION**2)
         weight = networks.settings.released_shares / transform.width
         self._weights = torch.from_numpy(known / scale) * weight
 

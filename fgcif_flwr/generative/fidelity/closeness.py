@@ -71,12 +71,14 @@ def closeness(
     random: np.random.Generator,
 ) -> Closeness:
     """Measure up to 5,000 rows of each table against all training rows, at least one of each."""
-    made = some(synthetic, _MOST_ROWS, random)
-    other = some(held_out, _MOST_ROWS, random)
+    made = _at_most(synthetic, _MOST_ROWS, random)
+    other = _at_most(held_out, _MOST_ROWS, random)
     to_train, chance = (space.nearest(rows, train)[0] for rows in (made, other))
     threshold = float(np.quantile(chance, _CLOSE))
     size = min(len(train), len(held_out))
-    nearer, interval = _nearer(space, made, some(train, size, random), some(held_out, size, random))
+    nearer, interval = _nearer(
+        space, made, _at_most(train, size, random), _at_most(held_out, size, random)
+    )
     return Closeness(
         median_synthetic=float(np.median(to_train)),
         median_held_out=float(np.median(chance)),
@@ -112,7 +114,7 @@ def _nearer(
     return share, (max(0.0, share - NORMAL * deviation), min(1.0, share + NORMAL * deviation))
 
 
-def some(table: EncodedTable, most: int, random: np.random.Generator) -> EncodedTable:
+def _at_most(table: EncodedTable, most: int, random: np.random.Generator) -> EncodedTable:
     """Return ``most`` rows drawn without replacement, or the whole table where it has no more."""
     if len(table) <= most:
         return table

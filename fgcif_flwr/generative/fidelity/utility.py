@@ -39,7 +39,8 @@ class ModelUtility:
     target, kind, model : str
         ``kind`` is the head's; ``model`` is ``linear`` or ``gradient boosting``.
     real, synthetic : metrics by name
-        Trained on real and on synthetic rows; see :func:`fgcif_flwr.models.metrics_from_counts`.
+        Trained on real and on synthetic rows; see
+        :func:`fgcif_flwr.models.metrics.metrics_from_counts`.
     """
 
     target: str
