@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from fgcif_flwr import errors
 from fgcif_flwr.config import RunConfig, flatten, known_keys, read_toml, unflatten
@@ -81,7 +81,11 @@ def bounds_in_words(kind: Any, metadata: list[Any]) -> str:
     words = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
     signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
     if get_origin(kind) is tuple:
-        return "1 to 8 integers, each ≥ 1, ≤ 4096"
+        (least,) = (one.min_length for one in metadata if isinstance(one, MinLen))
+        (most,) = (one.max_length for one in metadata if isinstance(one, MaxLen))
+        number = get_args(kind)[0]
+        each = bounds_in_words(number.__origin__, number.__metadata__[0].metadata)
+        return f"{least} to {most} integers, each {each.removeprefix('integer, ')}"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(kind))
     if kind not in words:  # a number, or a word for its absence

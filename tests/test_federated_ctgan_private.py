@@ -81,9 +81,21 @@ def test_each_rows_gradient_is_that_of_its_own_loss():
     np.testing.assert_allclose(of_parts.numpy(), whole.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def gradients_of(table: EncodedTable, settings, rows_at_once=256):
+def drawn(seed=0):
+    return np.random.default_rng(seed)
+
+
+class Alike(np.random.Generator):
+    """Draws the same for every row."""
+
+    def random(self, size=None, **_):
+        return np.full(size, 0.5)
+
+
+def gradients_of(table: EncodedTable, settings, secret=None):
     arrays = Coordinator(LAYOUT, settings, COUNTS, seed=1).input()
-    return np.concatenate(list(critic_gradients(arrays, LAYOUT, settings, table, rows_at_once)))
+    found = critic_gradients(arrays, LAYOUT, settings, table, secret or drawn(), 256)
+    return np.concatenate(list(found))
 
 
 @pytest.mark.parametrize("settings", [NETWORK, QUADRATIC])
@@ -96,12 +108,25 @@ def test_a_customers_gradient_depends_on_no_other_customer(settings):
     assert np.abs(changed[7:] - found[7:]).max() > 0.1
 
 
+def test_taking_a_customer_out_takes_out_that_customers_part_and_moves_no_other():
+    """Draws by place are the only tie between rows; what is drawn is secret, and alike for all."""
+    alike = Alike(np.random.PCG64(0))
+    whole = gradients_of(TABLE, QUADRATIC, alike)
+    without = gradients_of(TABLE.take(np.arange(1, 400)), QUADRATIC, alike)
+    np.testing.assert_array_equal(without, whole[1:])
+
+
+def test_who_knows_the_public_input_cannot_tell_what_a_row_adds():
+    first, second = (gradients_of(TABLE, QUADRATIC, drawn(seed)) for seed in (1, 2))
+    assert (np.abs(first - second).max(axis=1) > 0).mean() > 0.5
+
+
 @pytest.mark.parametrize("settings", [NETWORK, QUADRATIC])
 def test_parts_have_as_many_rows_as_asked_for(settings):
     arrays = Coordinator(LAYOUT, settings, COUNTS, seed=1).input()
-    parts = [len(part) for part in critic_gradients(arrays, LAYOUT, settings, TABLE, 150)]
+    parts = [len(part) for part in critic_gradients(arrays, LAYOUT, settings, TABLE, drawn(), 150)]
     assert parts == [150, 150, 100]
-    assert list(critic_gradients(arrays, LAYOUT, settings, TABLE.take([]))) == []
+    assert list(critic_gradients(arrays, LAYOUT, settings, TABLE.take([]), drawn())) == []
 
 
 def test_contributions_to_the_quadratic_critic_need_no_clipping():
@@ -141,7 +166,7 @@ def private_auc(settings, rounds, multiplier, customers=4000):
     coordinator = Coordinator(LAYOUT, settings, exact_counts(LAYOUT, table), seed=1)
     for _ in range(rounds):
         total = np.zeros(critic_parameter_count(LAYOUT, settings))
-        for part in critic_gradients(coordinator.input(), LAYOUT, settings, table):
+        for part in critic_gradients(coordinator.input(), LAYOUT, settings, table, drawn()):
             total += part.sum(axis=0)
         total += random.normal(0, multiplier, len(total))
         coordinator.add_gradient(total / customers, 1.0, multiplier / customers)
@@ -162,7 +187,7 @@ def test_much_noise_teaches_nothing_and_breaks_nothing():
 def test_the_network_as_critic_takes_steps_of_both_networks():
     coordinator = Coordinator(LAYOUT, NETWORK, COUNTS, seed=1)
     before = coordinator.vector
-    (part,) = critic_gradients(coordinator.input(), LAYOUT, NETWORK, TABLE, 400)
+    (part,) = critic_gradients(coordinator.input(), LAYOUT, NETWORK, TABLE, drawn(), 400)
     mean = bounded(part, 20.0, "fixed")[0].mean(axis=0)
     diagnosis = coordinator.add_gradient(mean.astype(np.float64), 20.0)
     moved = coordinator.vector != before

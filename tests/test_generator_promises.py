@@ -12,6 +12,8 @@ import torch
 from fgcif_flwr.config import GeneratorSection, RunConfig, flatten, unflatten
 from fgcif_flwr.data.encoding import feature_layout
 from fgcif_flwr.data.schema import load_schema
+from fgcif_flwr.enterprise.private_tasks import PrivateTasks
+from fgcif_flwr.enterprise.simulated import consortium_of
 from fgcif_flwr.errors import ConfigurationError, PrivacyError, SecureSumError
 from fgcif_flwr.federation.generator_releases import (
     GENERATOR,
@@ -21,6 +23,7 @@ from fgcif_flwr.federation.generator_releases import (
     generator_shares,
 )
 from fgcif_flwr.federation.private_plan import check_epsilon, tasks_of
+from fgcif_flwr.federation.private_releases import check_private_input
 from fgcif_flwr.federation.records import INPUT
 from fgcif_flwr.federation.releases import TRAIN
 from fgcif_flwr.federation.terms import config_in, terms_of
@@ -29,6 +32,7 @@ from fgcif_flwr.generative.columns import columns_of
 from fgcif_flwr.generative.federated_ctgan import Coordinator
 from fgcif_flwr.generative.marginals.grid import cells_of
 from fgcif_flwr.generative.marginals.measurements import CLIQUES, MEASUREMENTS, ONE_WAY, PAIRS
+from fgcif_flwr.models.network import parameter_count
 from fgcif_flwr.privacy import accounting
 from fgcif_flwr.privacy.door import Door
 from tests.federation_rig import Finished
@@ -39,6 +43,7 @@ from tests.private_rig import (
     LOCAL,
     charged_in,
     entries_in,
+    features_of,
     filled,
     ledgers_in,
     plan_in,
@@ -243,3 +248,37 @@ def test_a_configuration_survives_its_flat_form_with_its_generator():
         )
     )
     assert unflatten(flatten(config)) == config
+
+
+def test_a_customers_gradient_of_the_critic_is_drawn_in_secret(tmp_path):
+    """From the public input alone others' parts could be computed, and one customer's told."""
+    config, _ = filled(private(tmp_path, CUSTOMER, NETWORKS))
+    rows = consortium_of(config).enterprises[0]
+    features = features_of(config)
+    histograms = {
+        column.name: np.ones(cells)
+        for column, cells in zip(columns_of(features), cells_of(features), strict=True)
+    }
+    arrays = Coordinator(features, ctgan_settings(config), histograms, seed=1).input()
+    tasks = PrivateTasks(config, features, rows)
+    first, second = (
+        np.concatenate([part["update"] for part in tasks.contributions(GENERATOR, arrays)])
+        for _ in range(2)
+    )
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)
+
+
+def test_the_coordinator_cannot_ask_for_more_synthetic_rows_than_the_public_cap(tmp_path):
+    config, _ = filled(private(tmp_path, LOCAL))
+    features = features_of(config)
+    size = parameter_count(features, config.model)
+    asked = {
+        "model": np.zeros(size, np.float32),
+        "round": np.array([1], np.int64),
+        "rows": np.array([float(config.privacy.rows_per_enterprise + 1)]),
+    }
+    with pytest.raises(SecureSumError, match="at most rows_per_enterprise = 4096"):
+        check_private_input(TRAIN, asked, config, features, size)
+    asked["rows"] -= 1
+    check_private_input(TRAIN, asked, config, features, size)

@@ -163,15 +163,15 @@ class GeneratorSection(_Section):
     balance: Literal["none", "classes"] = "none"
     rows: int = Field(20_000, ge=100, le=10_000_000, description="of a warm start")
     epochs: int = Field(5, ge=1, le=1000, description="of a warm start")
-    share: float = Field(0.5, gt=0, lt=1)
+    share: float = Field(0.7, gt=0, lt=1)
     rounds: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
     local_epochs: int = Field(20, ge=1, le=1000)
     steps: int = Field(300, ge=1, le=1_000_000)
-    batch_size: int = Field(200, ge=2, le=1_000_000)
+    batch_size: int = Field(200, ge=2, le=65_536)
     hidden: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=4096)], ...],
+        tuple[Annotated[int, Field(ge=1, le=1024)], ...],
         BeforeValidator(_widths),
-        Field(min_length=1, max_length=8),
+        Field(min_length=1, max_length=4),
     ] = (128, 128)
     clipping_norm: float = Field(1.0, gt=0, le=1e6, description="of a critic's gradient")
 

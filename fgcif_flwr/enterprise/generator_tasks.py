@@ -26,6 +26,7 @@ from fgcif_flwr.generative.columns import balanced
 from fgcif_flwr.generative.generator import Generator
 from fgcif_flwr.generative.marginals import measurements
 from fgcif_flwr.models.customer_gradients import bounded
+from fgcif_flwr.privacy.noise import cryptographic_generator
 from fgcif_flwr.seeds import seed_for
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -55,7 +56,8 @@ def customer_contributions(
 
     norm = config.generator.clipping_norm
     inputs, settings = networks_input(arrays), ctgan_settings(config)
-    gradients = federated_ctgan.critic_gradients(inputs, layout, settings, data)
+    secret = cryptographic_generator()
+    gradients = federated_ctgan.critic_gradients(inputs, layout, settings, data, secret)
     for part in gradients:
         yield {UPDATE: bounded(part, norm, "fixed")[0]}
 

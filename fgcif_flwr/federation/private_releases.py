@@ -135,3 +135,6 @@ def check_private_input(
     for name in (CLIPPING_NORM, ROWS):
         if name in wanted and not arrays[name][0] > 0:
             raise SecureSumError(f"{name} of task {task} wants a number above 0")
+    most = config.privacy.rows_per_enterprise
+    if ROWS in wanted and arrays[ROWS][0] > most:
+        raise SecureSumError(f"{ROWS} of task {task} wants at most rows_per_enterprise = {most}")

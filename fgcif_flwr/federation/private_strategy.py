@@ -101,10 +101,12 @@ class PrivateFedOpt(SecureStrategy):
             **{CLASS_WEIGHTS + name: array for name, array in self.class_weights.items()},
             **self._generator_inputs(),
         }
-        if self.config.privacy.clipping == "adaptive":
+        privacy = self.config.privacy
+        if privacy.clipping == "adaptive":
             inputs[CLIPPING_NORM] = np.array([self.clipping_norm])
         if trains_locally(self.config):
-            inputs[ROWS] = np.array([max(1.0, self.rows / self.config.run.enterprises)])
+            mean, most = self.rows / self.config.run.enterprises, privacy.rows_per_enterprise
+            inputs[ROWS] = np.array([min(max(1.0, mean), float(most))])
         return self._open(self._task_of(TRAIN, inputs))
 
     def aggregate_train(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -129,10 +130,15 @@ class NoisySum:
 
         The weights are divided by the root of the sum of their squares.
         """
+        return self._scales[name]
+
+    @cached_property
+    def _scales(self) -> dict[str, float]:
         weights = {block.name: block.weight for block in self.blocks}
         largest = max(weights.values())  # squares of very large or small ones would not be finite
         whole = math.sqrt(math.fsum((weight / largest) ** 2 for weight in weights.values()))
-        return self.resolution * (weights[name] / largest / whole)
+        resolution = self.resolution
+        return {name: resolution * (weight / largest / whole) for name, weight in weights.items()}
 
     def layout(self, cohort: int, honest: int) -> VectorLayout:
         """Return the vector in which a cohort's sums are masked; no word of it can wrap.

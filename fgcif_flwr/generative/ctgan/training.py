@@ -82,7 +82,7 @@ def fit_ctgan(
         training = _OpenTraining(layout, table, settings, seed)
     else:
         secret = cryptographic_generator() if noise is None else noise
-        training = _PrivateTraining(layout, table, settings, seed, secret)
+        training = _PrivateTraining(layout, table, settings, secret)
     return training.run()
 
 
@@ -244,15 +244,17 @@ class _PrivateTraining(_Training):
         layout: FeatureLayout,
         table: EncodedTable,
         settings: CtganSettings,
-        seed: int,
         noise: np.random.Generator,
     ) -> None:
         assert settings.privacy is not None
         histograms = noisy_histograms(layout, table, settings.privacy, noise)
         transform = TableTransform.shared(layout, histograms, settings.max_categories)
-        super().__init__(transform, settings, seed)
-        _, self._cells = transform.codes(table, np.random.default_rng(seed))
-        self._matrix = torch.from_numpy(transform.forward(table, np.random.default_rng(seed)))
+        # What is drawn for a row goes by its place among those that take part. From a secret
+        # seed it is as if drawn for each row anew, so that who takes part moves no other's part:
+        # amplification by sampling rests on that.
+        super().__init__(transform, settings, int(noise.integers(2**63)))
+        _, self._cells = transform.codes(table, noise)
+        self._matrix = torch.from_numpy(transform.forward(table, noise))
         self._private = PrivateCritic(self.critic, len(table), settings, noise)
 
     def teach_critic(self) -> tuple[float, float]:

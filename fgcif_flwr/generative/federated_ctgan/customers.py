@@ -2,10 +2,11 @@
 
 With the quadratic critic it is the products of the customer's own row (:mod:`.quadratic_critic`).
 With the network a customer's loss is the mean score of generated rows of its class, less its own
-score, and the gradient penalty between itself and one of those rows. Nothing in it depends on
-another customer: the generated rows follow from the round's public input. Their mean score's
-gradient is the same for all customers of a class and computed once. The critic alone touches rows,
-so it alone needs noise (Xie et al. 2018, "Differentially Private Generative Adversarial Network").
+score, and the gradient penalty between itself and one of those rows. Given what is drawn for a row,
+nothing in it depends on another customer: the generated rows follow from the round's public input.
+Their mean score's gradient is the same for all customers of a class and computed once. The critic
+alone touches rows, so it alone needs noise (Xie et al. 2018, "Differentially Private Generative
+Adversarial Network").
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def critic_gradients(
     layout: FeatureLayout,
     settings: FederatedCtganSettings,
     table: EncodedTable,
+    secret: np.random.Generator,
     rows_at_once: int = 256,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the gradient of each customer's own loss by the critic's weights.
@@ -53,6 +55,9 @@ def critic_gradients(
         of their own.
     table
         One row per customer; nothing is yielded without rows.
+    secret
+        Draws each row's modes. It must be nobody else's: drawn from the public input, by the rows'
+        places, the others' gradients would tell whether a row before them is there.
     rows_at_once
         At least 1; fewer where their gradients would have more than 128 MiB.
 
@@ -74,12 +79,10 @@ def critic_gradients(
         if settings.private_critic == "quadratic"
         else _of_network(networks, round_seed(arrays))
     )
-    # Draws by place in the table: a row's number is all that is known of it here.
-    draws = np.random.default_rng(round_seed(arrays))
     for start in range(0, len(table), step):
         part = table.take(np.arange(start, min(start + step, len(table))))
-        real = torch.from_numpy(networks.transform.forward(part, draws))
-        yield gradients(real, draws).numpy()
+        real = torch.from_numpy(networks.transform.forward(part, secret))
+        yield gradients(real, secret).numpy()
 
 
 def _of_quadratic(networks: SharedNetworks) -> Gradients:

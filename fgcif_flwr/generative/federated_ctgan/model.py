@@ -22,6 +22,7 @@ from fgcif_flwr.generative.federated_ctgan.networks import (
 from fgcif_flwr.generative.federated_ctgan.settings import FederatedCtganSettings
 from fgcif_flwr.generative.generator import Proportions
 from fgcif_flwr.generative.transform import TableTransform
+from fgcif_flwr.generative.transform.table_transform import shared_spans
 
 
 class FederatedCtgan:
@@ -85,7 +86,11 @@ class FederatedCtgan:
         # Counted before it is built: a small hostile file could name a network of any size.
         if weights is None or weights.dtype != np.float32 or weights.shape != (size,):
             raise DataError(f"the array 'generator' of this CTGAN must be {size} float32 numbers")
-        networks = networks_on(TableTransform.from_arrays(layout, arrays), settings, seed=0)
+        transform = TableTransform.from_arrays(layout, arrays)
+        # What a network makes of a cell grows with the square of the width.
+        if transform.spans != shared_spans(layout, settings.max_categories):
+            raise DataError("the arrays' transform is not the shared one of this layout")
+        networks = networks_on(transform, settings, seed=0)
         try:
             load_weights(networks.generator, np.asarray(weights, np.float32))
         except ValueError as error:

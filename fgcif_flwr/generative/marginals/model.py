@@ -204,7 +204,11 @@ class MarginalGenerator:
 
 
 def _single(values: Reals) -> Reals:
-    return values.astype(np.float32).astype(np.float64)
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32).astype(np.float64)
+    if not np.isfinite(single).all():
+        raise ValueError("a number is beyond float32")
+    return single
 
 
 def _shares(weights: Reals) -> Reals:

@@ -62,6 +62,7 @@ class CategoricalCoding:
         kept = self.kept
         return (
             len(self.counts) == codes
+            and bool((self.counts >= 0).all())
             and 0 < len(kept) <= codes
             and bool(kept[0] == 0 and kept[-1] < codes and (np.diff(kept) > 0).all())
         )

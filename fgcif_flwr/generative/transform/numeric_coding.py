@@ -90,6 +90,7 @@ class NumericCoding:
             and len(self.reaches) == len(self.weights) == modes
             and len(self.mass) == 1 + len(self.atoms) + modes
             and bool((self.reaches > 0).all() and (np.diff(self.atoms) > 0).all())
+            and bool((self.weights >= 0).all() and (self.mass >= 0).all())
         )
 
     def forward(self, values: Reals, random: np.random.Generator) -> tuple[Floats, Integers]:
