@@ -1,4 +1,4 @@
-# make demo    fifty simulated enterprises through `flwr run`, then a table
+# make demo    fifty simulated enterprises, whose classes are skewed, through `flwr run`: a table
 # make test    linters, types and tests
 # make bench   benchmarks (figures, no judgement)
 # All make their own virtual environment in .venv first.
@@ -11,7 +11,11 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint format bench clean
 
 demo: $(STAMP)
-	$(BIN)/fgcif simulate --engine flower --out runs/demo $(ARGS)
+	$(BIN)/fgcif compare --engine flower --seeds 1 --enterprises 50 --rounds 20 \
+		--set simulator.customers=300 --set simulator.label_skew=3.0 \
+		--set training.local_epochs=5 --method fedavg --method fedavg+marginals \
+		--method private+marginals --method centralized --method alone \
+		--out runs/demo $(ARGS)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
@@ -31,6 +35,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.noise
 	$(BIN)/python -m benchmarks.canary
 	$(BIN)/python -m benchmarks.privacy
+	$(BIN)/python -m benchmarks.marginals
+	$(BIN)/python -m benchmarks.ctgan
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -48,7 +48,11 @@ METHODS: Mapping[str, Settings] = {
     "fedavg+ctgan": {**_FEDAVG, "generator.kind": "ctgan"},
     "fedavg+federated-ctgan": {**_FEDAVG, "generator.kind": "federated-ctgan"},
     "private": _PRIVATE,
-    "private+marginals": {**_PRIVATE, "generator.kind": "marginals"},
+    "private+marginals": {
+        **_PRIVATE,
+        "generator.kind": "marginals",
+        "generator.use": "warm-start",
+    },
     **{name: {} for name in BASELINES},
 }
 
