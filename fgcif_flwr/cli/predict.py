@@ -32,7 +32,7 @@ def predict_command(
     columns are not read.
 
     Example:
-    fgcif predict runs/demo customers.csv --out scores.csv
+    fgcif predict runs/telco customers.csv --out scores.csv
     """
     with reporting_errors("predict", form):
         torch.set_num_threads(1)

@@ -70,7 +70,7 @@ def synthesize(
     it. From one's own table (--data) a CTGAN is trained first, here and now.
 
     Example:
-    fgcif synthesize runs/demo --rows 10000 --out synthetic.csv
+    fgcif synthesize runs/telco --rows 10000 --out synthetic.csv
     """
     with reporting_errors("synthesize", form):
         torch.set_num_threads(1)
