@@ -37,6 +37,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.privacy
 	$(BIN)/python -m benchmarks.marginals
 	$(BIN)/python -m benchmarks.ctgan
+	$(BIN)/python -m benchmarks.generators
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

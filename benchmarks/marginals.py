@@ -30,7 +30,7 @@ from fgcif_flwr.data.consortium import SIMULATED, load_consortium
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.generative.marginals import MarginalSettings
 from fgcif_flwr.generative.marginals.learning import Learner
-from fgcif_flwr.generative.marginals.measurements import MEASUREMENTS, blocks, rows_of
+from fgcif_flwr.generative.marginals.measurements import MEASUREMENTS, blocks, places_of
 from fgcif_flwr.models.baselines import logistic_regression
 from fgcif_flwr.privacy import accounting
 from fgcif_flwr.privacy.noisy_sum import Block, NoisySum
@@ -90,9 +90,9 @@ def learn(
     for share, measurement in zip(settings.shares, MEASUREMENTS, strict=True):
         wanted = blocks(measurement, layout, settings)
         sums = {name: np.zeros(size) for name, size, _ in wanted}
-        for chunk in rows_of(measurement, learner.input(measurement), layout, settings, train):
-            for name, own in chunk.items():
-                sums[name] += own.sum(axis=0, dtype=np.float64)
+        for chunk in places_of(measurement, learner.input(measurement), layout, settings, train):
+            for name, places in chunk.items():
+                sums[name] += np.bincount(places, minlength=len(sums[name]))
         norm = math.sqrt(sum(weight**2 for *_, weight in wanted))
         deviations = {name: whole / math.sqrt(share) * norm / weight for name, _, weight in wanted}
         for name, size, _ in wanted:
