@@ -92,11 +92,15 @@ def test_noisy_gradients_of_ones_own_table_state_their_epsilon(customers, tmp_pa
         (("--data", "x.csv"), 10, "--data wants --schema"),
         (("RUN", "--schema", "telco"), 10, "a run has its own"),
         (("RUN", "--steps", 3), 10, "a run has its own"),
-        (("/nowhere",), 21, "there is no generator file"),
+        (("/nowhere",), 21, "there is no run's directory"),
+        (("EMPTY",), 21, "has no shared generator"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_with_what_to_do(run, arguments, code, said, tmp_path):
-    given = (run if argument == "RUN" else argument for argument in arguments)
+    empty = tmp_path / "run"
+    empty.mkdir()
+    places = {"RUN": run, "EMPTY": empty}
+    given = (places.get(argument, argument) for argument in arguments)
     done = synthesize(*given, "--rows", 5, "--out", tmp_path / "rows.csv")
     assert done.exit_code == code
     assert said in done.stderr

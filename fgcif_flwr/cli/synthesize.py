@@ -81,8 +81,7 @@ def synthesize(
                 raise ConfigurationError(
                     "--schema, --steps and --noise-multiplier go with --data: a run has its own"
                 )
-            file = run / "generator.safetensors" if run.is_dir() else run
-            loaded = load_generator(file)
+            loaded = load_generator(_file_of(run))
             generator, shape = loaded.generator, loaded.schema
             if "statement" not in loaded.statement:
                 raise DataError(f"{file} is damaged: it has no privacy statement in words")
@@ -108,6 +107,21 @@ def synthesize(
             "privacy": statement,
         }
         emit(form, "synthesize", result, lambda console: _show(console, result))
+
+
+def _file_of(run: Path) -> Path:
+    """Return a run's generator; DataError where it has none, with what to do."""
+    if not run.exists():
+        raise DataError(f"there is no run's directory or generator file {run}")
+    if not run.is_dir():
+        return run
+    file = run / "generator.safetensors"
+    if not file.exists():
+        raise DataError(
+            f"{run} has no shared generator: run again with --set generator.kind=marginals, or "
+            "give --data for a CTGAN of your own table (a run's ctgan never leaves its enterprise)"
+        )
+    return file
 
 
 def _statement(generator: Ctgan, privacy: CriticPrivacy | None) -> str:
