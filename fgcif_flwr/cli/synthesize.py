@@ -84,7 +84,7 @@ def synthesize(
             loaded = load_generator(_file_of(run))
             generator, shape = loaded.generator, loaded.schema
             if "statement" not in loaded.statement:
-                raise DataError(f"{file} is damaged: it has no privacy statement in words")
+                raise DataError(f"{run} is damaged: it has no privacy statement in words")
             statement = str(loaded.statement["statement"])
         else:
             assert data is not None
