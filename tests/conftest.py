@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Gradient boosting's threads wait for each other where other tests share the cores. Before any
+# import that reads it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

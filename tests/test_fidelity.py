@@ -11,6 +11,7 @@ from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.errors import DataError
 from fgcif_flwr.generative.fidelity import Fidelity, compare_tables
 from fgcif_flwr.generative.fidelity.discriminator import discriminate
+from fgcif_flwr.generative.fidelity.overlap import shared_ids, shared_rows
 from fgcif_flwr.generative.fidelity.pairs import pair_trends
 from fgcif_flwr.generative.fidelity.shapes import column_shapes
 from fgcif_flwr.generative.fidelity.utility import BOOSTING, LINEAR, utility
@@ -131,19 +132,55 @@ def test_every_target_is_learnt_by_both_families_and_counted_on_held_out_rows() 
     assert main["churn", LINEAR] == pytest.approx(baseline.metrics["churn"]["auc"], abs=0.005)
 
 
-def test_a_synthetic_table_of_one_class_teaches_a_constant() -> None:
+def test_a_table_of_one_class_teaches_nothing() -> None:
     train, test = learnable_table(300, 0), learnable_table(200, 1)
     one = with_targets(
         train,
-        churn=np.ones(300, np.float32),
+        churn=np.where(np.arange(300) < 150, np.nan, 1).astype(np.float32),
         segment=np.full(300, 2),
         value=np.full(300, np.nan, np.float32),
     )
-    tasks = {t.target: t for t in utility(learnable_tables.LAYOUT, train, one, test, 0)}
-    assert tasks["churn"].synthetic["auc"] == 0.5
-    assert tasks["churn"].synthetic["recall"] == 1
-    assert tasks["segment"].synthetic["accuracy"] == np.mean(test.targets["segment"] == 2)
-    assert tasks["value"].synthetic["r2"] < 0.01
+    for real, synthetic in ((train, one), (one, train)):
+        for task in utility(learnable_tables.LAYOUT, real, synthetic, test, 0):
+            ours, theirs = (
+                (task.real, task.synthetic) if real is train else (task.synthetic, task.real)
+            )
+            assert ours[task.metric] > 0.7
+            assert theirs["rows"] == ours["rows"]
+            assert np.isnan([theirs[task.metric], task.gap]).all()
+
+
+def test_columns_without_any_value_are_measured() -> None:
+    def emptied(table: EncodedTable, places: list[int]) -> EncodedTable:
+        numeric, missing = table.numeric.copy(), table.missing.copy()
+        numeric[:, places], missing[:, places] = 0, 1
+        return EncodedTable(numeric, missing, table.categorical, table.targets)
+
+    real, made, test = crowd(100, 1), crowd(100, 3), crowd(40, 2)
+    for tables in (
+        (emptied(real, [1]), made, test),
+        (real, emptied(made, [1]), test),
+        tuple(emptied(table, [0, 1, 2, 3, 4]) for table in (real, made, test)),
+    ):
+        found = compare_tables(LAYOUT, *tables, seed=0)
+        assert all(np.isfinite(task.gap) for task in found.utility)
+        assert np.isfinite(found.discriminator.auc)
+
+
+def test_rows_held_out_that_were_learnt_from_are_counted_and_twins_by_chance_are_not() -> None:
+    train, other = crowd(200, 1), crowd(60, 2)
+    assert shared_rows(LAYOUT, train, other) == 0
+    assert shared_rows(LAYOUT, train, train.take(np.arange(60))) == 60
+    half = EncodedTable.concatenate([train.take(np.arange(30)), other.take(np.arange(30))])
+    assert shared_rows(LAYOUT, train, half) == 30
+    # few columns of few values: nearly every customer has a twin
+    words = FeatureLayout((), LAYOUT.categorical, LAYOUT.cardinalities, LAYOUT.heads)
+    coarse = [
+        EncodedTable(t.numeric[:, :0], t.missing[:, :0], t.categorical, t.targets)
+        for t in (train, other)
+    ]
+    assert shared_rows(words, *coarse) == 0
+    assert shared_ids(["a", None, "b"], ["b", None, "c", "b"]) == 2
 
 
 def test_the_discriminator_is_right_about_rows_of_one_law_at_its_stated_rate() -> None:

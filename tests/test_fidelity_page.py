@@ -15,8 +15,12 @@ from typer.testing import CliRunner
 from fgcif_flwr.cli.main import app
 from fgcif_flwr.data.decoding import decode
 from fgcif_flwr.data.encoding import EncodedTable, feature_layout
-from fgcif_flwr.data.schema import Schema, schema_from_mapping
+from fgcif_flwr.data.schema import Schema, load_schema, schema_from_mapping
+from fgcif_flwr.generative.artifact import save_generator
+from fgcif_flwr.generative.columns import columns_of
+from fgcif_flwr.generative.federated_ctgan import Coordinator, FederatedCtganSettings
 from fgcif_flwr.generative.fidelity import compare_tables
+from fgcif_flwr.generative.marginals.grid import cells_of
 from fgcif_flwr.reporting.fidelity_page import fidelity_page
 
 HOSTILE = "<script>alert('x')</script>"
@@ -152,10 +156,58 @@ def run(folder: Path, *arguments: str):
     return CliRunner().invoke(app, ["fidelity", *told, *options])
 
 
+def run_of(directory: Path, shape: Schema | None) -> Path:
+    """The directory of a run, with a generator if it is of a schema."""
+    directory.mkdir()
+    (directory / "run.json").write_text('{"privacy": {"statement": "for each customer"}}')
+    if shape is not None:
+        layout, settings = feature_layout(shape), FederatedCtganSettings(hidden=(8,))
+        cells = zip(columns_of(layout), cells_of(layout), strict=True)
+        counts = {column.name: np.ones(size) for column, size in cells}
+        generator = Coordinator(layout, settings, counts, seed=0).generator()
+        save_generator(directory / "generator.safetensors", generator, settings, shape, {})
+    return directory
+
+
+def test_runs_that_cannot_have_made_the_rows_are_refused(files: Path, tmp_path: Path) -> None:
+    bare = run(files, "--run", str(run_of(tmp_path / "bare", None)))
+    assert (bare.exit_code, "made no generator" in bare.stderr) == (21, True)
+    other = run(files, "--run", str(run_of(tmp_path / "other", load_schema("telco"))))
+    assert (other.exit_code, "is of schema telco" in other.stderr) == (21, True)
+
+
+def test_rows_held_out_that_were_learnt_from_are_refused(files: Path, tmp_path: Path) -> None:
+    again = run(files, "--test", str(files / "train.csv"))
+    assert again.exit_code == 21
+    assert "200 of 200 rows of --test are also in REAL" in again.stderr
+    # by ids, whatever else the rows say
+    named = tmp_path / "named.toml"
+    named.write_text('id_column = "id"\n' + schema().to_toml(), encoding="utf-8")
+    for name, ids in (("train", range(200)), ("test", range(195, 275))):
+        table = pyarrow.csv.read_csv(files / f"{name}.csv")
+        table = table.append_column("id", [list(map(str, ids))])
+        pyarrow.csv.write_csv(table, tmp_path / f"{name}.csv")
+    tables = [str(tmp_path / "train.csv"), str(files / "made.csv")]
+    options = ["--schema", str(named), "--test", str(tmp_path / "test.csv")]
+    found = CliRunner().invoke(app, ["fidelity", *tables, *options])
+    assert found.exit_code == 21
+    assert "5 of 80 rows of --test are also in REAL" in found.stderr
+
+
+def test_a_target_of_one_class_is_warned_of(files: Path, tmp_path: Path) -> None:
+    made = customers(150, 2)
+    made.targets["churn"][:] = 1
+    pyarrow.csv.write_csv(decode(schema(), made), tmp_path / "one.csv")
+    tables = [str(files / "train.csv"), str(tmp_path / "one.csv")]
+    options = ["--schema", str(files / "shop.toml"), "--test", str(files / "test.csv")]
+    found = CliRunner().invoke(app, ["fidelity", *tables, *options, "--format", "json"])
+    told = json.loads(found.stdout)
+    assert [warning.split(":")[0] for warning in told["warnings"]] == ["target churn"]
+    assert told["result"]["utility"][0]["synthetic"]["auc"] is None
+
+
 def test_the_command_prints_one_object_and_writes_the_page(files: Path, tmp_path: Path) -> None:
-    run_directory = tmp_path / "run"
-    run_directory.mkdir()
-    (run_directory / "run.json").write_text('{"privacy": {"statement": "for each customer"}}')
+    run_directory = run_of(tmp_path / "run", schema())
     out = tmp_path / "page.html"
     result = run(
         files,

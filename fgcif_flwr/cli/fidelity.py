@@ -14,16 +14,25 @@ from rich.table import Table
 from rich.text import Text
 
 from fgcif_flwr.cli.output import Format, emit, reporting_errors, write_text
+from fgcif_flwr.data.columns import as_text
 from fgcif_flwr.data.encoding import EncodedTable, encode, feature_layout
+from fgcif_flwr.data.membership import whole_number_text
 from fgcif_flwr.data.schema import Schema, load_schema
 from fgcif_flwr.data.sources import read_table
 from fgcif_flwr.errors import DataError
+from fgcif_flwr.generative.artifact import load_generator
 from fgcif_flwr.generative.fidelity import Fidelity, compare_tables
+from fgcif_flwr.generative.fidelity.overlap import shared_ids, shared_rows
+from fgcif_flwr.generative.fidelity.utility import teaches
 from fgcif_flwr.reporting.fidelity_page import NO_STATEMENT, fidelity_page
 
 _WITHOUT_TEST = (
     "without --test usefulness and closeness are not measured: they want real rows that the "
     "generator never learnt from"
+)
+_LEARNT_FROM = (
+    "rows of --test are also in REAL; usefulness and closeness mean nothing for rows that were "
+    "learnt from: take them out of REAL"
 )
 
 
@@ -68,13 +77,29 @@ def fidelity_command(
     with reporting_errors("fidelity", form):
         torch.set_num_threads(1)
         agreed = load_schema(schema)
-        ours, theirs = _encoded(agreed, real), _encoded(agreed, synthetic)
-        held_out = None if test is None else _encoded(agreed, test)
-        statement = NO_STATEMENT if run is None else _statement(run)
-        measured = compare_tables(feature_layout(agreed), ours, theirs, held_out, seed)
+        layout = feature_layout(agreed)
+        statement = NO_STATEMENT if run is None else _statement(run, agreed)
+        (ours, our_ids), (theirs, _) = _encoded(agreed, real), _encoded(agreed, synthetic)
+        held_out = None
+        warnings = [_WITHOUT_TEST]
+        if test is not None:
+            held_out, other_ids = _encoded(agreed, test)
+            if our_ids is not None and other_ids is not None:
+                shared = shared_ids(our_ids, other_ids)
+            else:
+                shared = shared_rows(layout, ours, held_out)
+            if shared:
+                raise DataError(f"{shared} of {len(held_out)} {_LEARNT_FROM}")
+            warnings = [
+                f"target {head.name}: {file} has a single value of it, or none; no model can "
+                "learn it there"
+                for head in layout.heads
+                for file, table in ((real, ours), (synthetic, theirs))
+                if not teaches(head, table)
+            ]
+        measured = compare_tables(layout, ours, theirs, held_out, seed)
         if out is not None:
             write_text(fidelity_page(agreed, ours, theirs, measured, statement), out)
-        warnings = [_WITHOUT_TEST] if test is None else []
         result: dict[str, object] = {
             "schema": agreed.name,
             **measured.as_dict(),
@@ -90,24 +115,43 @@ def fidelity_command(
         )
 
 
-def _encoded(schema: Schema, file: Path) -> EncodedTable:
+def _encoded(schema: Schema, file: Path) -> tuple[EncodedTable, list[str | None] | None]:
+    """Return the table, and its ids (None where a row has none) where any are there."""
     table = read_table(file, schema)
     try:
-        return encode(schema, table)
+        encoded = encode(schema, table)
+        if schema.id_column is None or schema.id_column not in table.column_names:
+            return encoded, None
+        ids = as_text(table[schema.id_column], schema.missing, schema.id_column)
+        known: list[str | None] = whole_number_text(ids).to_pylist()
+        return encoded, known if ids.null_count < len(ids) else None
     except DataError as error:
         # Three tables are read: say which of them it is.
         raise type(error)(f"{file}: {error}") from None
 
 
-def _statement(run: Path) -> str:
-    record = run / "run.json"
+def _statement(run: Path, schema: Schema) -> str:
+    record, file = run / "run.json", run / "generator.safetensors"
     try:
         read: Any = json.loads(record.read_text(encoding="utf-8"))
-        return str(read["privacy"]["statement"])
+        statement = str(read["privacy"]["statement"])
     except OSError:
         raise DataError(f"there is no run in {run}: {record} cannot be read") from None
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{record} is no record of a run; give the directory of one") from None
+    if not file.is_file():
+        raise DataError(
+            f"the run in {run} made no generator: there is no {file.name}; give the run that the "
+            "synthetic rows are of"
+        )
+    made_for = load_generator(file).schema
+    if made_for.hash != schema.hash:
+        same = " in another version" if made_for.name == schema.name else ""
+        raise DataError(
+            f"the run in {run} is of schema {made_for.name}{same}, not of {schema.name} as "
+            "--schema says; give the run that the synthetic rows are of"
+        )
+    return statement
 
 
 def _show(console: Console, measured: Fidelity, warnings: list[str], out: Path | None) -> None:

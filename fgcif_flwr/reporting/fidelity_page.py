@@ -6,6 +6,7 @@ exact figures of real rows, so it belongs where these rows do.
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 import numpy as np
@@ -227,7 +228,7 @@ def _usefulness(fidelity: Fidelity) -> str:
             _NAMES[metric],
             _figure(task.real[metric]),
             _figure(task.synthetic[metric]),
-            f"{task.synthetic[metric] - task.real[metric]:+.3f}",
+            _difference(task.synthetic[metric] - task.real[metric]),
         )
         for task in fidelity.utility
         for metric in _NAMES
@@ -238,6 +239,10 @@ def _usefulness(fidelity: Fidelity) -> str:
         '<p class="note">Models trained on each table, both tested on the same real rows held '
         f"out.</p>{html_table(header, rows, words=3)}"
     )
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.3f}" if math.isfinite(value) else "–"
 
 
 def _pairs(fidelity: Fidelity) -> str:

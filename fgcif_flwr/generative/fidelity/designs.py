@@ -60,3 +60,12 @@ def tree_matrix(
     values = to_columns(layout, table)[: len(kept)]
     categories = [not column.numeric and column.codes <= _MOST_CATEGORIES for column in kept]
     return np.stack(values, axis=1).astype(np.float64), np.array(categories, dtype=bool)
+
+
+def without_empty_columns(seen: Reals, asked: Reals) -> tuple[Reals, Reals]:
+    """Return both matrices with 0 in the columns that have no value in ``seen``.
+
+    Binning for trees wants a value in every column; a constant one is never split on.
+    """
+    empty = np.isnan(seen).all(axis=0)
+    return np.where(empty, 0.0, seen), np.where(empty, 0.0, asked)

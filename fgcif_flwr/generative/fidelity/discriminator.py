@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
-from fgcif_flwr.generative.fidelity.designs import tree_matrix
+from fgcif_flwr.generative.fidelity.designs import tree_matrix, without_empty_columns
 from fgcif_flwr.generative.fidelity.intervals import Interval, auc_interval
 
 _FOLDS = 5
@@ -66,6 +66,7 @@ def discriminate(
         model = HistGradientBoostingClassifier(
             categorical_features=categories, early_stopping=False, random_state=seed
         )
-        model.fit(matrix[train], synthetic_row[train])
-        scores[test] = model.decision_function(matrix[test])
+        seen, asked = without_empty_columns(matrix[train], matrix[test])
+        model.fit(seen, synthetic_row[train])
+        scores[test] = model.decision_function(asked)
     return Discriminator(*auc_interval(scores[rows:], scores[:rows]), rows)

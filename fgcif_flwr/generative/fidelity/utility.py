@@ -15,7 +15,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout, Head
-from fgcif_flwr.generative.fidelity.designs import LinearDesign, tree_matrix
+from fgcif_flwr.generative.fidelity.designs import (
+    LinearDesign,
+    tree_matrix,
+    without_empty_columns,
+)
 from fgcif_flwr.models.metrics import count_predictions, metrics_from_counts
 
 Metrics = Mapping[str, float]
@@ -26,6 +30,8 @@ LINEAR, BOOSTING = "linear", "gradient boosting"
 
 MAIN_METRIC = {"binary": "auc", "categorical": "macro_f1", "numeric": "r2"}
 """By kind of target: the metric that gaps are told in."""
+
+_COUNTS = ("rows", "positives")  # of the rows held out, whatever the model
 
 _LEAST_SHARE = 1e-12  # keeps log odds finite
 
@@ -69,8 +75,8 @@ def utility(
 ) -> tuple[ModelUtility, ...]:
     """Train each family for each target on each table, and count them on ``test``.
 
-    Models see features only, rows without the label are left out. Where a table has a single
-    class, or no label at all, the model is the constant that it teaches: an AUC of .5.
+    Models see features only, rows without the label are left out. What a table does not teach
+    (see :func:`teaches`) has NaN for every metric but the counts of rows.
     """
     return tuple(
         ModelUtility(
@@ -85,6 +91,12 @@ def utility(
     )
 
 
+def teaches(head: Head, table: EncodedTable) -> bool:
+    """Return whether the rows have two classes of the target, or two values of a number."""
+    labels = table.targets[head.name]
+    return len(np.unique(labels[labels >= 0])) > 1  # NaN and -1 are missing
+
+
 def _train_and_count(
     layout: FeatureLayout,
     head: Head,
@@ -93,10 +105,14 @@ def _train_and_count(
     test: EncodedTable,
     seed: int,
 ) -> dict[str, float]:
-    labels = train.targets[head.name]
-    train = train.take(np.flatnonzero(labels >= 0))  # NaN and -1 are missing
+    truth = test.targets[head.name]
+    if not teaches(head, train):
+        untrained = np.zeros((len(test), head.outputs))
+        counted = metrics_from_counts(head, count_predictions(head, untrained, truth))
+        return {name: v if name in _COUNTS else float("nan") for name, v in counted.items()}
+    train = train.take(np.flatnonzero(train.targets[head.name] >= 0))
     outputs = _outputs(layout, head, model, train, test, seed)
-    return metrics_from_counts(head, count_predictions(head, outputs, test.targets[head.name]))
+    return metrics_from_counts(head, count_predictions(head, outputs, truth))
 
 
 def _outputs(
@@ -109,14 +125,13 @@ def _outputs(
 ) -> Reals:
     """Return logits, (rows, classes) or (rows,), or predictions of a number, (rows,)."""
     labels = train.targets[head.name]
-    if len(np.unique(labels)) < 2:
-        return _constant(head, labels, len(test))
     if model == LINEAR:
         design = LinearDesign.fit(layout, train)
         seen, asked = design.matrix(train), design.matrix(test)
         learner = Ridge(alpha=1.0) if head.kind == "numeric" else LogisticRegression(max_iter=5000)
     else:
         (seen, categories), (asked, _) = tree_matrix(layout, train), tree_matrix(layout, test)
+        seen, asked = without_empty_columns(seen, asked)
         boosting = (
             HistGradientBoostingRegressor
             if head.kind == "numeric"
@@ -130,12 +145,3 @@ def _outputs(
     shares[:, learner.classes_] = np.maximum(learner.predict_proba(asked), _LEAST_SHARE)
     logs: Reals = np.log(shares)
     return logs[:, 1] - logs[:, 0] if head.kind == "binary" else logs
-
-
-def _constant(head: Head, labels: npt.NDArray[np.generic], rows: int) -> Reals:
-    only = float(labels[0]) if len(labels) else 0.0
-    if head.kind == "categorical":
-        outputs = np.zeros((rows, head.outputs))
-        outputs[:, int(only)] = 1.0
-        return outputs
-    return np.full(rows, only if head.kind == "numeric" else 2 * only - 1)
