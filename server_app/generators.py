@@ -85,7 +85,7 @@ def learn_generator(
         return stage.train_networks(learner.histograms(), rows)
     for measurement in measurements.MEASUREMENTS:
         stage.count(measurement, learner)
-    return LearntGenerator(learner.generator(rows or _ROWS_OF_AN_ENTERPRISE))
+    return LearntGenerator(learner.generator())
 
 
 def warm_start(network: MultiTaskNetwork, generator: Generator, config: RunConfig) -> None:

@@ -54,7 +54,7 @@ def learnt_from(config):
         values = [one.compute(measurement, arrays) for one in tasks]
         sums = {name: sum(value[name] for value in values) for name in values[0]}
         learner.add(measurement, sums, dict.fromkeys(sums, 0.0))
-    return learner, learner.generator(len(consortium.pooled("train")))
+    return learner, learner.generator()
 
 
 @pytest.fixture(scope="module")

@@ -126,14 +126,8 @@ class Learner:
             result[columns[chosen].name] = self._class_counts
         return {column.name: result[column.name] for column in columns}
 
-    def generator(self, total_rows: float | None = None) -> MarginalGenerator:
+    def generator(self) -> MarginalGenerator:
         """Return the model of all sums that were added; the same for the same sums.
-
-        Parameters
-        ----------
-        total_rows
-            Customers in the sums where that is known otherwise. The sums tell it more precisely
-            than any other release, so that it is not used.
 
         Raises
         ------
