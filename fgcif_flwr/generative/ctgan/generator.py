@@ -90,11 +90,10 @@ class Ctgan:
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return all that was learnt: float32 or int64 arrays of one dimension, by name."""
-        hidden = [norm.normalized_shape[0] for norm in self.network.norms]  # type: ignore[index]
         return {
             **self.transform.arrays(),
             "network.target_share": np.array([self.target_share], np.float32),
-            "network.widths": np.array([self.network.noise_dim, *hidden], np.int64),
+            "network.widths": np.array([self.network.noise_dim, *self.network.hidden], np.int64),
             "network.weights": to_weights(self.network),
         }
 

@@ -137,6 +137,7 @@ class GeneratorNetwork(nn.Module):
             nn.Linear(before, after, device="meta")
             for before, after in zip(inputs, [*hidden, self.activation.width], strict=True)
         )
+        self.hidden = tuple(hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(size, device="meta") for size in hidden)
         _initialise(self.layers, self.norms, seed)
 

@@ -14,6 +14,7 @@ of all columns with all others, are from the table's (moment matching: Li, Swers
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 import math
 
 import numpy as np
@@ -86,7 +87,7 @@ def fit_ctgan(
     return training.run()
 
 
-class _Training:
+class _Training(ABC):
     """Networks in training; what a step learns of real rows is the subclass's."""
 
     def __init__(self, transform: TableTransform, settings: CtganSettings, seed: int) -> None:
@@ -118,9 +119,9 @@ class _Training:
         # Whether rare cells are asked for more often than they are: where real rows are too.
         self.evenly = settings.privacy is None
 
+    @abstractmethod
     def teach_critic(self) -> tuple[float, float]:
         """Update the critic once; return its loss and the norm of the gradient."""
-        raise NotImplementedError
 
     def moments_loss(self, rows: Tensor) -> Tensor:
         """Return what the generator is told beside the critic's score."""
