@@ -14,8 +14,8 @@ of all columns with all others, are from the table's (moment matching: Li, Swers
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
