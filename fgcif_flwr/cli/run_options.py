@@ -77,6 +77,11 @@ def resolve(asked: Mapping[str, object], out: Path | None) -> tuple[RunConfig, l
     if kind in ("file", "column") and table != SIMULATED and "run.enterprises" not in flat:
         rows = read_table(str(flat["data.table"]), load_schema(str(flat["data.schema"])))
         flat["run.enterprises"] = count_enterprises(str(flat["data.partition"]), rows)
+    if config.run.roster or config.run.identity:
+        raise ConfigurationError(
+            "run.roster and run.identity are for enterprises with agents of their own; simulated "
+            "ones draw their keys: remove them"
+        )
     if config.run.witness:
         flat["run.witness"] = str(Path(config.run.witness).expanduser().resolve())
     directory = str(out) if out is not None else config.run.output

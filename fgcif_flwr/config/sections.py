@@ -42,7 +42,9 @@ class RunSection(_Section):
     """What run this is. ``output`` is an absolute directory for the run's artefacts.
 
     ``witness`` is an absolute file in which the coordinator remembers, from run to run, what the
-    enterprises' privacy ledgers showed; empty is one for this run alone.
+    enterprises' privacy ledgers showed; empty is one for this run alone. ``roster`` and
+    ``identity`` are absolute files of the enterprises' names and keys, as agreed out of band, and of
+    the coordinator's private key, by which it signs its requests; simulations have none.
     """
 
     seed: int = Field(0, ge=0, le=2**32 - 1)
@@ -50,6 +52,8 @@ class RunSection(_Section):
     enterprises: int = Field(50, ge=3, le=10_000)
     output: str = ""
     witness: str = ""
+    roster: str = ""
+    identity: str = ""
     retries: int = Field(2, ge=0, le=20)
     timeout: float = Field(600.0, gt=0, description="seconds that one exchange may take")
 

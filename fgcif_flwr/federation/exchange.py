@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fgcif_flwr.errors import (
@@ -25,13 +25,21 @@ from fgcif_flwr.errors import (
     SchemaError,
     SecureSumError,
 )
-from fgcif_flwr.federation.records import message_type, reply_from_records, request_to_records
+from fgcif_flwr.federation.records import (
+    message_type,
+    reply_from_records,
+    request_to_records,
+    sign_request,
+)
 from fgcif_flwr.federation.requests import Identify, Identity, Refusal, Request
+from fgcif_flwr.federation.signing import ANYBODY, Signer
+from fgcif_flwr.federation.task_input import input_hash
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.5
+_NO_INPUT = input_hash({})
 
 # What an enterprise refuses with because the run itself is wrong, or because its policy or its
 # privacy budget says no: no other slot would help.
@@ -50,6 +58,8 @@ class Exchange:
         Enterprises that may be lost. No single one may end a run that tolerates its loss: that
         the run itself is wrong, or that a policy or a privacy budget says no, must be said by
         more of them than that, and then it is raised.
+    signer : Signer, optional
+        Signs every request, as enterprises' agents want it.
 
     Attributes
     ----------
@@ -57,8 +67,11 @@ class Exchange:
         Of the last exchange.
     """
 
-    def __init__(self, grid: Grid, timeout: float, tolerated: int) -> None:
+    def __init__(
+        self, grid: Grid, timeout: float, tolerated: int, signer: Signer | None = None
+    ) -> None:
         self.grid = grid
+        self._signer = signer
         self.timeout = timeout
         self._tolerated = tolerated
         self.refusals: list[tuple[str, FgcifError]] = []
@@ -88,7 +101,7 @@ class Exchange:
         unknown = [node for node in self.grid.get_node_ids() if node not in self._names]
         asked = {node: Identify(str(node), os.urandom(32)) for node in unknown}
         messages = [
-            Message(request_to_records(request), node, message_type(request))
+            self._addressed(request, node, ANYBODY, request_to_records(request), _NO_INPUT)
             for node, request in asked.items()
         ]
         claims: dict[str, dict[int, bytes]] = {}
@@ -130,10 +143,24 @@ class Exchange:
         messages = [self.message(name, request) for name, request in requests.items()]
         return self.read(self.send(messages), kind)
 
-    def message(self, name: str, request: Request, inputs: ArrayRecord | None = None) -> Message:
-        """Return the message that asks one enterprise."""
+    def message(
+        self,
+        name: str,
+        request: Request,
+        inputs: ArrayRecord | None = None,
+        hashed: bytes = _NO_INPUT,
+    ) -> Message:
+        """Return the message that asks one enterprise; ``hashed`` is the hash of a task's input."""
         content = request_to_records(request, inputs)
-        return Message(content, self._nodes[name], message_type(request))
+        return self._addressed(request, self._nodes[name], name, content, hashed)
+
+    def _addressed(
+        self, request: Request, node: int, recipient: str, content: RecordDict, hashed: bytes
+    ) -> Message:
+        kind = message_type(request)
+        if self._signer is not None:
+            sign_request(content, kind, self._signer, recipient, hashed)
+        return Message(content, node, kind)
 
     def send(self, messages: list[Message]) -> Iterable[Message]:
         """Send and return what comes back in time."""

@@ -23,6 +23,8 @@ from fgcif_flwr.federation.requests import (
     Request,
     Reveal,
 )
+from fgcif_flwr.federation.signing import RequestSignature, Signer
+from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.secagg import wire
 from fgcif_flwr.secagg.messages import (
     AdvertiseRequest,
@@ -35,6 +37,8 @@ REQUEST = "fgcif.request"
 REPLY = "fgcif.reply"
 INPUT = "fgcif.input"
 _MESSAGE = "message"
+_RECIPIENT, _NUMBER, _SIGNATURE = "recipient", "number", "signature"
+_NO_INPUT = input_hash({})
 
 _TYPES: dict[type, str] = {
     Identify: "query.identify",
@@ -91,6 +95,30 @@ def request_to_records(request: Request, inputs: ArrayRecord | None = None) -> R
     if isinstance(request, Release):
         records[INPUT] = arrays_to_record(request.arrays) if inputs is None else inputs
     return records
+
+
+def sign_request(
+    records: RecordDict, kind: str, signer: Signer, recipient: str, hashed: bytes = _NO_INPUT
+) -> None:
+    """Put the coordinator's signature beside a request; ``hashed`` is its input's hash."""
+    record = records.config_records[REQUEST]
+    said = signer.sign(recipient, kind, _message(records, REQUEST), hashed)
+    record[_RECIPIENT], record[_NUMBER] = said.recipient, said.number
+    record[_SIGNATURE] = said.signature
+
+
+def signature_in(records: RecordDict) -> RequestSignature | None:
+    """Return the signature beside a request; None where there is none, or no whole one."""
+    record = records.get(REQUEST)
+    if not isinstance(record, ConfigRecord):
+        return None
+    recipient, number = record.get(_RECIPIENT), record.get(_NUMBER)
+    signature = record.get(_SIGNATURE)
+    if not (isinstance(recipient, str) and isinstance(signature, bytes)):
+        return None
+    if not isinstance(number, int) or isinstance(number, bool):
+        return None
+    return RequestSignature(recipient, number, signature)
 
 
 def request_from_records(message_type: str, records: RecordDict) -> Request:

@@ -119,7 +119,7 @@ class SecureSumSession:
         self.settings = settings
         enterprises = len(settings.roster or ()) or settings.enterprises
         self._tolerated = settings.parameters(enterprises).tolerated_dropouts
-        self._exchange = Exchange(grid, settings.timeout, self._tolerated)
+        self._exchange = Exchange(grid, settings.timeout, self._tolerated, settings.signer)
         self._epochs = Epochs(self._exchange, settings, terms, witness)
         self._open: SlotCollection | None = None
 
@@ -169,7 +169,7 @@ class SecureSumSession:
         self._open = slot
         inputs = arrays_to_record(task.arrays)
         return [
-            self._exchange.message(name, Release(slot.release_request(name)), inputs)
+            self._exchange.message(name, Release(slot.release_request(name)), inputs, hashed)
             for name in slot.cohort
         ]
 

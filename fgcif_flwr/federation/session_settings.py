@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fgcif_flwr.config import RunConfig
+from fgcif_flwr.errors import ConfigurationError
+from fgcif_flwr.federation.roster import load_identity, load_roster
+from fgcif_flwr.federation.signing import Signer
 from fgcif_flwr.secagg import Manifest, SecureSumParameters
 
 
@@ -26,6 +29,8 @@ class SessionSettings:
     roster : tuple of (name, identity key), optional
         As agreed out of band, in the order of names. Without one the roster is whoever is
         connected at the start, on the word of each: for simulations.
+    signer : Signer, optional
+        Signs requests with the coordinator's key, which enterprises' agents have pinned.
     range_advice, failure_advice, waiting_advice : str
         What to do when values do not fit their words, when they cannot be computed, and when too
         few are connected: in the words of whoever made the settings.
@@ -40,14 +45,30 @@ class SessionSettings:
     consistency: bool | None = None
     neighbours: int | None = None
     roster: tuple[tuple[str, bytes], ...] | None = None
+    signer: Signer | None = None
     range_advice: str = "raise their bound"
     failure_advice: str = ""
     waiting_advice: str = "wait longer, or ask for fewer"
 
     @classmethod
     def of(cls, config: RunConfig) -> SessionSettings:
-        """Return what a run's configuration says; its roster is whoever is there."""
-        secagg = config.secagg
+        """Return what a run's configuration says.
+
+        Without ``run.roster`` the roster is whoever is there; without ``run.identity`` nothing is
+        signed.
+
+        Raises
+        ------
+        ConfigurationError
+            If these files cannot be read, or the roster is not of ``run.enterprises``.
+        """
+        secagg, run = config.secagg, config.run
+        roster = load_roster(run.roster) if run.roster else None
+        if roster is not None and len(roster) != run.enterprises:
+            raise ConfigurationError(
+                f"run.enterprises is {run.enterprises}, but {run.roster} names {len(roster)}; "
+                "they must agree"
+            )
         return cls(
             config.run.enterprises,
             config.run.timeout,
@@ -57,6 +78,8 @@ class SessionSettings:
             _set(secagg.tolerated_colluders),
             None if secagg.consistency == "auto" else secagg.consistency,
             _set(secagg.neighbours),
+            roster=roster,
+            signer=Signer(load_identity(run.identity)) if run.identity else None,
             range_advice=(
                 "lower training.learning_rate, or raise secagg.value_bound "
                 f"({secagg.value_bound:g}) for updates, secagg.value_bits ({secagg.value_bits}) "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fgcif_flwr.errors import AuthenticationError
-from fgcif_flwr.secagg.keys import KeyPair, sign, verify
+from fgcif_flwr.secagg.keys import KeyPair, sign, signed
 from fgcif_flwr.secagg.transcript import canonical
 
 ANYBODY = ""
@@ -56,7 +56,8 @@ class RequestSignature:
         if len(self.signature) != _SIGNATURE_BYTES or not 0 <= self.number < 1 << 63:
             raise AuthenticationError("the request's signature is malformed")
         said = _said(self.recipient, self.number, kind, message, hashed)
-        verify(coordinator, self.signature, said, "the coordinator")
+        if not signed(coordinator, self.signature, said):
+            raise AuthenticationError("the request is not signed by the coordinator's pinned key")
 
 
 class Signer:

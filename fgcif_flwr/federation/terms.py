@@ -9,9 +9,17 @@ from typing import Any
 from fgcif_flwr.config import RunConfig, flatten, unflatten
 from fgcif_flwr.errors import ConfigurationError, SchemaError
 
-# Where artefacts go, and which rows stand behind an enterprise's name, are each party's own
-# matter: they decide nothing of what is released.
-_PRIVATE = ("run.output", "run.witness", "data.table", "data.partition")
+# Where artefacts and keys lie, and which rows stand behind an enterprise's name, are each party's
+# own matter: they decide nothing of what is released. The schema is named by its hash.
+_PRIVATE = (
+    "run.output",
+    "run.witness",
+    "run.roster",
+    "run.identity",
+    "data.table",
+    "data.schema",
+    "data.partition",
+)
 
 
 def terms_of(config: RunConfig, schema_hash: str) -> str:
