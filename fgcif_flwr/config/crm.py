@@ -6,9 +6,15 @@ holds, this says from which tables it is made. Passwords are named, never held.
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_SQLITE: Final = "sqlite:///"
+_PASSWORD: Final = re.compile(r"(password|passwd|passphrase|pwd)\s*=", re.IGNORECASE)
 
 Component = Literal["customers", "transactions", "events", "interactions"]
 """The parts of CRM data: master data, purchases, behaviour logs, contacts with service."""
@@ -97,6 +103,17 @@ class TableSource(_Part):
         """Whether this is a table of a database."""
         return "://" in self.source
 
+    def in_directory(self, base: Path) -> TableSource:
+        """Return the source with its paths, where they are relative, taken from ``base``."""
+        update: dict[str, str] = {}
+        if not self.is_database:
+            update["source"] = str(base / self.source)
+        elif self.source.startswith(_SQLITE) and not self.source.startswith(f"{_SQLITE}/"):
+            update["source"] = f"{_SQLITE}{base.absolute() / self.source.removeprefix(_SQLITE)}"
+        if self.password_file:
+            update["password_file"] = str(base / self.password_file)
+        return self.model_copy(update=update)
+
     @model_validator(mode="after")
     def _parts_fit(self) -> TableSource:
         if self.is_database != bool(self.table):
@@ -105,7 +122,19 @@ class TableSource(_Part):
             raise ValueError("give password_env or password_file, one of the two")
         if self.thousands and self.thousands == self.decimal:
             raise ValueError("thousands and decimal are the same mark")
+        if self.is_database and _tells_password(self.source):
+            raise ValueError(
+                "source holds a password; leave it out, and give password_env or password_file"
+            )
         return self
+
+
+def _tells_password(url: str) -> bool:
+    """Whether a database's URL holds a password: before the host, or among the parameters."""
+    address, _, query = url.partition("?")
+    authority = address.partition("://")[2].rpartition("@")[0]
+    # A parameter may hold a whole connection string of its own, as ODBC's do.
+    return ":" in authority or _PASSWORD.search(unquote(query)) is not None
 
 
 class CrmData(_Part):
@@ -118,7 +147,13 @@ class CrmData(_Part):
     customers, transactions, events, interactions
         Components from which the schema's ``[records]`` says how features are built.
     duplicates
-        Rows of one customer in ``table`` or ``customers``: refused, or the last one is kept.
+        Rows of one customer in ``table`` or ``customers``: refused, or the last one is kept (of
+        files: a database has no order of rows).
+    unreadable
+        Values that are no number, time, or yes or no where one is wanted: refused, or missing and
+        counted.
+    memory_mb
+        Memory for reading and for building features, in MB; what is more goes to disk.
     """
 
     table: TableSource | None = None
@@ -127,6 +162,8 @@ class CrmData(_Part):
     events: TableSource | None = None
     interactions: TableSource | None = None
     duplicates: Literal["refuse", "last"] = "refuse"
+    unreadable: Literal["refuse", "missing"] = "refuse"
+    memory_mb: int = Field(2048, ge=128, le=1_048_576)
 
     @property
     def components(self) -> dict[Component, TableSource]:
@@ -143,6 +180,12 @@ class CrmData(_Part):
     def _one_of_the_two(self) -> CrmData:
         if (self.table is None) == (not self.components):
             raise ValueError("data wants either a table of features, or components to build them")
+        for one in (self.table, self.customers):
+            if self.duplicates == "last" and one is not None and one.is_database:
+                raise ValueError(
+                    'duplicates = "last" wants a file: rows of a database have no order; name a '
+                    "view of it that has one row for each customer"
+                )
         for name, source in self.components.items():
             known = COMPONENT_COLUMNS[name]
             strange = sorted({*source.columns, *source.words, *source.units} - set(known))

@@ -1,0 +1,1 @@
+"""An enterprise's CRM tables: reading and checking them, and the features built from them."""
