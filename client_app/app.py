@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fgcif_flwr.config import RunConfig
 from fgcif_flwr.federation.client import State, answer
 from fgcif_flwr.federation.requests import Reply, Request
+
+if TYPE_CHECKING:
+    from fgcif_flwr.config import RunConfig
 
 app = ClientApp()
 
