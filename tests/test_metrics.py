@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as exact
 
 from fgcif_flwr.data.encoding import Head
@@ -18,8 +19,15 @@ from fgcif_flwr.models.metrics import (
     SCORE_BINS,
     count_predictions,
     count_size,
+    fractional_size,
     metrics_from_counts,
     score_bins,
+)
+from fgcif_flwr.models.numeric_counts import (
+    FRACTIONS,
+    PREDICTED_BINS,
+    TRUE_BINS,
+    decile_calibration,
 )
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +35,7 @@ Array = np.ndarray[Any, Any]
 BINARY = Head("churn", "binary", 1, ("no", "yes"))
 CATEGORICAL = Head("segment", "categorical", 4, ("a", "b", "c", "d"))
 NUMERIC = Head("value", "numeric", 1, ())
+FEW_CLASSES = Head("colour", "categorical", 3, ("a", "b", "c"))
 HEADS = (BINARY, CATEGORICAL, NUMERIC)
 
 
@@ -199,8 +208,18 @@ def test_categorical_metrics_equal_those_from_all_rows(rows: int, seed: int) -> 
             "rows": rows,
             "accuracy": exact.accuracy_score(targets, predicted),
             "macro_f1": exact.f1_score(targets, predicted, average="macro", zero_division=0.0),
+            "top3_hit_rate": exact.top_k_accuracy_score(targets, logits, k=3, labels=range(4)),
         }
     )
+
+
+def test_the_top_three_are_counted_where_there_are_more_classes_than_three() -> None:
+    rng = np.random.default_rng(5)
+    assert "top3_hit_rate" not in metrics(FEW_CLASSES, rng.normal(size=(9, 3)), [0] * 9)
+    # Of equal logits the earlier classes are taken for the likelier ones.
+    found = metrics(CATEGORICAL, np.zeros((4, 4)), [0, 1, 2, 3])
+    assert found["top3_hit_rate"] == 0.75
+    assert metrics(CATEGORICAL, np.zeros((2, 4)), [3, -1])["top3_hit_rate"] == 0.0
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
@@ -209,14 +228,81 @@ def test_numeric_metrics_equal_those_of_the_clipped_predictions(rows: int, seed:
     rng = np.random.default_rng(seed)
     outputs, targets = rng.normal(0.5, 0.7, rows), rng.random(rows)
     clipped = np.clip(outputs, 0, 1)
-    assert metrics(NUMERIC, outputs, targets) == pytest.approx(
-        {
-            "rows": rows,
-            "mae": exact.mean_absolute_error(targets, clipped),
-            "rmse": exact.root_mean_squared_error(targets, clipped),
-            "r2": exact.r2_score(targets, clipped),
-        }
+    found = metrics(NUMERIC, outputs, targets)
+    expected = {
+        "rows": rows,
+        "mae": exact.mean_absolute_error(targets, clipped),
+        "rmse": exact.root_mean_squared_error(targets, clipped),
+        "r2": exact.r2_score(targets, clipped),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def binned(values: Array, bins: int) -> Array:
+    return np.minimum(np.floor(values * bins), bins - 1)
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.integers(3, 300), st.floats(0.01, 0.5), st.integers(0, 2**32 - 1))
+def test_spearman_equals_that_of_the_binned_rows(rows: int, spread: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = np.clip(rng.normal(0.4, spread, rows), 0, 1)
+    outputs = targets + rng.normal(0, spread, rows)
+    bins = binned(np.clip(outputs, 0, 1), PREDICTED_BINS), binned(targets, TRUE_BINS)
+    found = metrics(NUMERIC, outputs, targets)["spearman"]
+    if min(len(set(bins[0])), len(set(bins[1]))) < 2:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(stats.spearmanr(*bins).statistic, abs=1e-12)
+
+
+def test_spearman_of_bins_is_near_that_of_all_rows() -> None:
+    rng = np.random.default_rng(6)
+    targets = np.clip(rng.normal(0.5, 0.15, 20_000), 0, 1)
+    outputs = 0.5 + 0.5 * (targets - 0.5) + rng.normal(0, 0.05, 20_000)
+    exact_rank = stats.spearmanr(np.clip(outputs, 0, 1), targets).statistic
+    assert metrics(NUMERIC, outputs, targets)["spearman"] == pytest.approx(exact_rank, abs=0.01)
+    assert metrics(NUMERIC, -outputs, targets)["spearman"] != pytest.approx(exact_rank, abs=0.5)
+
+
+def test_deciles_compare_mean_predictions_and_mean_targets() -> None:
+    # Ten groups of twenty rows, each within a bin of its own: nothing is divided.
+    predicted = np.repeat((np.arange(10) + 0.5) / 10, 20)
+    targets = np.repeat(np.linspace(0.1, 0.8, 10), 20)
+    order = np.random.default_rng(7).permutation(200)
+    counts = count_predictions(NUMERIC, predicted[order], targets[order])
+    calibration = decile_calibration(counts)
+    np.testing.assert_allclose(calibration[:, 0], predicted[::20])
+    np.testing.assert_allclose(calibration[:, 1], targets[::20])
+    found = metrics_from_counts(NUMERIC, counts)
+    gaps = np.abs(predicted - targets)
+    assert found["calibration_gap"] == pytest.approx(gaps.max())
+    assert found["decile_1_predicted"] == pytest.approx(0.05)
+    assert found["decile_10_true"] == pytest.approx(0.8)
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.integers(1, 400), st.integers(0, 2**32 - 1))
+def test_deciles_are_those_of_the_rows_ordered_by_bin(rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets, outputs = rng.random(rows), rng.random(rows) ** 2
+    bins = binned(outputs, PREDICTED_BINS).astype(int)
+    # Ten copies of each row, alike within a bin: then a tenth of them is a whole number of rows.
+    means = np.array(
+        [[outputs[bins == b].mean(), targets[bins == b].mean()] for b in np.sort(bins)]
     )
+    expected = np.repeat(means, 10, axis=0).reshape(10, rows, 2).mean(axis=1)
+    found = decile_calibration(count_predictions(NUMERIC, outputs, targets))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_the_histogram_of_a_numeric_head_is_whole_numbers() -> None:
+    rng = np.random.default_rng(8)
+    counts = count_predictions(NUMERIC, rng.random(100), rng.random(100))
+    assert fractional_size(NUMERIC) == FRACTIONS
+    np.testing.assert_array_equal(counts[FRACTIONS:], np.rint(counts[FRACTIONS:]))
+    assert counts[FRACTIONS:].sum() == 100
+    assert fractional_size(BINARY) == fractional_size(CATEGORICAL) == 0
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.kind)

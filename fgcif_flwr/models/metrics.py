@@ -6,11 +6,14 @@ sum computes the metrics (:func:`metrics_from_counts`): no enterprise's own metr
 The flat vector of a head, float64, whose entries are sums over the rows with a known target:
 
 ``binary``       (2, 200) histogram of the scores, first of the negatives, then of the positives
-``categorical``  (K, K) confusion matrix, rows the true class, columns the predicted one
-``numeric``      n, sum |e|, sum e^2, sum y, sum y^2 with y the target scaled to [0, 1] and e the
-                 error of the prediction clipped to [0, 1]
+``categorical``  (K, K) confusion matrix, rows the true class, columns the predicted one; with more
+                 than three classes then the rows whose true class is among the three likeliest
+``numeric``      sums of errors, and a joint histogram of predictions and targets
+                 (:mod:`fgcif_flwr.models.numeric_counts`), with the target scaled to [0, 1] and
+                 the prediction clipped to it
 
-The entries of binary and categorical heads, and n, are whole numbers and exact in float64.
+The entries of binary and categorical heads, and of a histogram, are whole numbers and exact in
+float64.
 """
 
 from __future__ import annotations
@@ -21,15 +24,22 @@ import numpy as np
 import numpy.typing as npt
 
 from fgcif_flwr.errors import RunFailedError
+from fgcif_flwr.models.numeric_counts import (
+    FRACTIONS,
+    NUMERIC_SIZE,
+    numeric_counts,
+    numeric_metrics,
+)
 
 if TYPE_CHECKING:
     from fgcif_flwr.data.encoding import Head
 
 SCORE_BINS = 200
 SCORE_LOGIT_BOUND = 8.0
+TOP = 3
+"""Likeliest classes among which the true one is looked for, where there are more."""
 
 _BINS_PER_LOGIT = SCORE_BINS / (2 * SCORE_LOGIT_BOUND)
-_NUMERIC_SUMS = 5
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -41,9 +51,10 @@ def score_bins(logits: npt.ArrayLike) -> Indices:
     The bins are uniform in the logit, 0.08 wide, between -8 and 8; logits beyond fall into the
     outer bins. Bins from 100 on are exactly the logits of at least 0, probability .5.
     """
-    scaled = np.floor(np.asarray(logits, dtype=np.float64) * _BINS_PER_LOGIT)
+    bound = SCORE_LOGIT_BOUND
+    scaled = np.floor(np.clip(np.asarray(logits, np.float64), -bound, bound) * _BINS_PER_LOGIT)
     half = SCORE_BINS // 2
-    return np.clip(scaled, -half, half - 1).astype(np.int64) + half
+    return np.minimum(scaled, half - 1).astype(np.int64) + half
 
 
 def count_size(head: Head) -> int:
@@ -51,8 +62,18 @@ def count_size(head: Head) -> int:
     if head.kind == "binary":
         return 2 * SCORE_BINS
     if head.kind == "categorical":
-        return head.outputs**2
-    return _NUMERIC_SUMS
+        return head.outputs**2 + has_top(head)
+    return NUMERIC_SIZE
+
+
+def fractional_size(head: Head) -> int:
+    """Return how many leading entries of the flat vector are no whole numbers."""
+    return FRACTIONS if head.kind == "numeric" else 0
+
+
+def has_top(head: Head) -> bool:
+    """Whether the head's vector ends in the rows whose true class is among the likeliest."""
+    return head.kind == "categorical" and head.outputs > TOP
 
 
 def count_predictions(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike) -> Floats:
@@ -89,15 +110,23 @@ def count_predictions(head: Head, outputs: npt.ArrayLike, targets: npt.ArrayLike
     if not np.isfinite(values).all():
         raise RunFailedError("the model's outputs are not finite: lower training.learning_rate")
     if head.kind == "categorical":
-        return _confusion(values, truth.astype(np.int64), head.outputs)
+        return _categorical_counts(head, values, truth.astype(np.int64))
     known = ~np.isnan(truth)
     values, truth = values.reshape(rows)[known], truth[known].astype(np.float64)
     if head.kind == "binary":
         cells = (truth > 0.5) * SCORE_BINS + score_bins(values)
         return np.bincount(cells, minlength=2 * SCORE_BINS).astype(np.float64)
-    error = np.abs(np.clip(values, 0.0, 1.0) - np.clip(truth, 0.0, 1.0))
-    sums = [float(len(truth)), error.sum(), (error**2).sum(), truth.sum(), (truth**2).sum()]
-    return np.array(sums, dtype=np.float64)
+    return numeric_counts(np.clip(values, 0.0, 1.0), np.clip(truth, 0.0, 1.0))
+
+
+def in_top(logits: Floats, truth: Indices) -> npt.NDArray[np.bool_]:
+    """Return whether each row's class, (rows,), is among the three of the largest logits.
+
+    Of equal logits the earlier class comes first.
+    """
+    likeliest = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    found: npt.NDArray[np.bool_] = (likeliest == truth[:, np.newaxis]).any(axis=1)
+    return found
 
 
 def metrics_from_counts(
@@ -113,7 +142,10 @@ def metrics_from_counts(
     standard deviation is above about .35 and few lie beyond -8 and 8; scores that all lie within
     a bin or two, as an untrained network's, are mostly ties and pull it towards .5.
     ``categorical``: rows, accuracy, macro_f1 (the mean over classes that occur, as truth or as
-    prediction). ``numeric``: rows, mae and rmse (as shares of the target's public range) and r2.
+    prediction), and with more than three classes top3_hit_rate. ``numeric``: rows, mae and rmse (as
+    shares of the target's public range), r2, spearman (at the histogram's bins),
+    decile_1_predicted, decile_1_true, ... (means by decile of the prediction, as such shares) and
+    calibration_gap, the largest difference of the two.
 
     precision, recall and f1 are 0 where undefined, all others NaN.
 
@@ -130,14 +162,16 @@ def metrics_from_counts(
     if head.kind == "binary":
         return _binary(vector.reshape(2, SCORE_BINS))
     if head.kind == "categorical":
-        return _categorical(vector.reshape(head.outputs, head.outputs))
-    return _numeric(vector, resolution)
+        return _categorical(head, vector)
+    return numeric_metrics(vector, resolution)
 
 
-def _confusion(logits: Floats, truth: Indices, classes: int) -> Floats:
+def _categorical_counts(head: Head, logits: Floats, truth: Indices) -> Floats:
     known = truth >= 0
-    cells = truth[known] * classes + logits[known].argmax(axis=1)
-    return np.bincount(cells, minlength=classes**2).astype(np.float64)
+    logits, truth = logits[known], truth[known]
+    cells = truth * head.outputs + logits.argmax(axis=1)
+    confusion = np.bincount(cells, minlength=head.outputs**2).astype(np.float64)
+    return np.append(confusion, in_top(logits, truth).sum()) if has_top(head) else confusion
 
 
 def _binary(histogram: Floats) -> dict[str, float]:
@@ -164,29 +198,21 @@ def _area_under_curve(negatives: Floats, positives: Floats) -> float:
     return _ratio((positives * below).sum(), negatives.sum() * positives.sum(), np.nan)
 
 
-def _categorical(confusion: Floats) -> dict[str, float]:
+def _categorical(head: Head, counts: Floats) -> dict[str, float]:
+    confusion = counts[: head.outputs**2].reshape(head.outputs, head.outputs)
     correct = np.diagonal(confusion)
     occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
     occurring = occurrences > 0
     f1 = 2 * correct[occurring] / occurrences[occurring]
     rows = confusion.sum()
-    return {
+    metrics = {
         "rows": round(rows),
         "accuracy": _ratio(correct.sum(), rows, np.nan),
         "macro_f1": float(f1.mean()) if occurring.any() else 0.0,
     }
-
-
-def _numeric(sums: Floats, resolution: float) -> dict[str, float]:
-    rows, absolute, squared, total, total_squared = sums
-    spread = total_squared - total**2 / rows if rows > 0 else 0.0
-    has_spread = spread > max(1e-9 * rows, 10 * resolution)
-    return {
-        "rows": round(rows),
-        "mae": _ratio(absolute, rows, np.nan),
-        "rmse": float(np.sqrt(np.maximum(_ratio(squared, rows, np.nan), 0.0))),
-        "r2": float(1 - squared / spread) if has_spread else np.nan,
-    }
+    if has_top(head):
+        metrics["top3_hit_rate"] = _ratio(counts[-1], rows, np.nan)
+    return metrics
 
 
 def _ratio(numerator: float, denominator: float, undefined: float) -> float:
