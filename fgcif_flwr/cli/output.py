@@ -37,17 +37,18 @@ def envelope(
 
 
 @contextmanager
-def reporting_errors(command: str, form: Format) -> Iterator[None]:
+def reporting_errors(command: str, form: Format, program: str = "fgcif") -> Iterator[None]:
     """Turn errors into one clear line and an exit code; in JSON also into one object on stdout.
 
-    An error of ours that is not a :class:`FgcifError` exits with 1, its traceback in a file.
+    The line begins with the name of the program. An error of ours that is not a
+    :class:`FgcifError` exits with 1, its traceback in a file.
     """
     try:
         yield
     except FgcifError as error:
-        _fail(command, form, error.exit_code, str(error))
+        _fail(program, command, form, error.exit_code, str(error))
     except KeyboardInterrupt:
-        _fail(command, form, 130, "interrupted")
+        _fail(program, command, form, 130, "interrupted")
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
@@ -55,7 +56,8 @@ def reporting_errors(command: str, form: Format) -> Iterator[None]:
             "w", prefix="fgcif-", suffix=".traceback", delete=False, encoding="utf-8"
         ) as file:
             traceback.print_exc(file=file)
-        _fail(command, form, 1, f"internal error ({type(error).__name__}); see {file.name}")
+        message = f"internal error ({type(error).__name__}); see {file.name}"
+        _fail(program, command, form, 1, message)
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def _writing(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _fail(command: str, form: Format, code: int, message: str) -> None:
+def _fail(program: str, command: str, form: Format, code: int, message: str) -> None:
     line = " ".join(message.split())
     if form is Format.JSON:
         failed = {
@@ -113,7 +115,7 @@ def _fail(command: str, form: Format, code: int, message: str) -> None:
             "warnings": [],
         }
         typer.echo(dumps(failed, indent=2))
-    typer.echo(f"fgcif: {line}", err=True)
+    typer.echo(f"{program}: {line}", err=True)
     raise typer.Exit(code)
 
 

@@ -1,0 +1,1 @@
+"""``fgcif-client``: the command of an enterprise."""

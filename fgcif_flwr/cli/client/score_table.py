@@ -1,0 +1,138 @@
+"""Scores into a table of the enterprise's own database."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sql
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from fgcif_flwr.errors import ConfigurationError, DataError
+
+_BATCH = 5_000
+
+
+class IfExists(StrEnum):
+    """What becomes of a table that is there already."""
+
+    REFUSE = "refuse"
+    REPLACE = "replace"
+    APPEND = "append"
+
+
+@dataclass(frozen=True)
+class TableTarget:
+    """Where scores go.
+
+    Attributes
+    ----------
+    url : sqlalchemy.engine.URL
+        With the password, if one was named; never shown.
+    table : str
+        Name, with the database's schema before a dot if it has one.
+    if_exists : IfExists
+        With ``replace`` its rows go in one transaction with the new ones' coming.
+    """
+
+    url: URL = field(repr=False)
+    table: str
+    if_exists: IfExists
+
+    @classmethod
+    def of(
+        cls, given: str, if_exists: IfExists, password_env: str, password_file: Path | None
+    ) -> TableTarget:
+        """Read ``URL#TABLE``; ConfigurationError with what is wrong, without showing the URL."""
+        address, _, table = given.rpartition("#")
+        if not address or not table:
+            raise ConfigurationError("--to-table wants URL#TABLE")
+        try:
+            url = make_url(address)
+        except ArgumentError:
+            raise ConfigurationError("--to-table: this is no database URL") from None
+        if url.password is not None:
+            raise ConfigurationError(
+                "--to-table: leave the password out of the URL, where others of this machine can "
+                "see it; give --password-env or --password-file"
+            )
+        password = _password(password_env, password_file)
+        return cls(url if password is None else url.set(password=password), table, if_exists)
+
+
+def write_to_database(scores: pa.Table, target: TableTarget) -> None:
+    """Write scores, all rows or none.
+
+    Raises
+    ------
+    DataError
+        If the table is there and is to be refused, has other columns, or the database fails; its
+        own words, which may quote values, are not shown.
+    """
+    try:
+        engine = sql.create_engine(target.url, hide_parameters=True)
+    except (SQLAlchemyError, ImportError):
+        raise DataError(
+            f"there is no driver for databases of kind {target.url.drivername}; install one"
+        ) from None
+    try:
+        with engine.begin() as connection:
+            _write(connection, scores, target)
+    except SQLAlchemyError as error:
+        raise DataError(
+            f"table {target.table} cannot be written ({type(error).__name__}); look at the "
+            "database's address, the user's rights and the table's columns"
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _write(connection: sql.Connection, scores: pa.Table, target: TableTarget) -> None:
+    schema, _, name = target.table.rpartition(".")
+    columns = [sql.Column(field.name, _type_of(field.type)) for field in scores.schema]
+    table = sql.Table(name, sql.MetaData(), *columns, schema=schema or None)
+    found = sql.inspect(connection)
+    if found.has_table(name, schema=schema or None):
+        if target.if_exists is IfExists.REFUSE:
+            raise DataError(
+                f"table {target.table} is there already; say --if-exists replace or append"
+            )
+        existing = {one["name"] for one in found.get_columns(name, schema=schema or None)}
+        absent = [column for column in scores.column_names if column not in existing]
+        if absent:
+            raise DataError(f"table {target.table} has no column {', '.join(absent)}; add them")
+        if target.if_exists is IfExists.REPLACE:
+            connection.execute(table.delete())
+    else:
+        table.create(connection)
+    for batch in scores.to_batches(_BATCH):
+        if batch.num_rows:
+            connection.execute(table.insert(), batch.to_pylist())
+
+
+def _type_of(kind: pa.DataType) -> type[sql.types.TypeEngine[Any]]:
+    if pa.types.is_floating(kind):
+        return sql.Double
+    if pa.types.is_integer(kind):
+        return sql.BigInteger
+    return sql.Text
+
+
+def _password(variable: str, file: Path | None) -> str | None:
+    if variable and file is not None:
+        raise ConfigurationError("give --password-env or --password-file, one of the two")
+    if variable:
+        if variable not in os.environ:
+            raise ConfigurationError(f"there is no environment variable {variable}")
+        return os.environ[variable]
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigurationError(f"the password file {file} cannot be read") from None
