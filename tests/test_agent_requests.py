@@ -203,3 +203,14 @@ def test_a_second_agent_on_the_same_state_is_refused(house):
     site = Site.open(load_enterprise(house.config))
     with Agent(site), pytest.raises(ConfigurationError, match="in use"):
         Agent(site)
+
+
+def test_what_an_enterprise_does_alone_wants_no_roster_but_no_wrong_one(house):
+    config = load_enterprise(house.config)
+    config.consortium.coordinator.unlink()
+    with pytest.raises(ConfigurationError, match="coordinator"):
+        Site.open(config)
+    assert Site.open(config, takes_part=False).coordinator == b""
+    config.consortium.roster.write_text("{}")
+    with pytest.raises(ConfigurationError, match="roster"):
+        Site.open(config, takes_part=False)

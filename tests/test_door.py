@@ -41,7 +41,7 @@ def test_a_release_lets_out_a_masked_vector_and_writes_one_line(doorway):
     assert (vector.complaints, vector.next.slot) == ((), 2)
     (entry,) = doorway.log.entries
     assert (entry.slot, entry.task, entry.numbers, entry.cohort) == (1, "test", 8, 4)
-    assert entry.run == doorway.party.run_id.hex()[:16]
+    assert entry.run == doorway.party.manifest.run.hex()[:16]
     assert entry.guarantee == PrivacyStatement().in_words()
 
 

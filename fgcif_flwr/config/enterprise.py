@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from fgcif_flwr.config.crm import CrmData, TableSource
+from fgcif_flwr.config.crm import CrmData
 from fgcif_flwr.errors import ConfigurationError
 
 EnterpriseName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -142,7 +142,7 @@ def _absolute(config: EnterpriseConfig, base: Path) -> EnterpriseConfig:
         }
         sections[name] = section.model_copy(update=paths)
     data = {
-        key: _absolute_source(source, base)
+        key: source.in_directory(base)
         for key in ("table", "customers", "transactions", "events", "interactions")
         if (source := getattr(config.data, key)) is not None
     }
@@ -153,12 +153,3 @@ def _absolute(config: EnterpriseConfig, base: Path) -> EnterpriseConfig:
         assert isinstance(consortium, ConsortiumSection)
         sections["consortium"] = consortium.model_copy(update={"schema_file": str(base / schema)})
     return config.model_copy(update=sections)
-
-
-def _absolute_source(source: TableSource, base: Path) -> TableSource:
-    update = {}
-    if not source.is_database:
-        update["source"] = str(base / source.source)
-    if source.password_file:
-        update["password_file"] = str(base / source.password_file)
-    return source.model_copy(update=update)

@@ -52,9 +52,10 @@ class Site:
     identity : KeyPair
         Ed25519; the private half stays in this process.
     roster : tuple of (name, public key)
-        As agreed out of band, in the order of names; this enterprise is in it.
+        As agreed out of band, in the order of names; this enterprise is in it. Empty before there
+        is one.
     coordinator : bytes
-        The coordinator's pinned Ed25519 public key.
+        The coordinator's pinned Ed25519 public key; empty before there is one.
     """
 
     config: EnterpriseConfig
@@ -65,8 +66,14 @@ class Site:
     coordinator: bytes
 
     @classmethod
-    def open(cls, config: EnterpriseConfig) -> Site:
+    def open(cls, config: EnterpriseConfig, *, takes_part: bool = True) -> Site:
         """Read what a configuration names.
+
+        Parameters
+        ----------
+        takes_part
+            Whether roster and coordinator's key must be there. What an enterprise does with its own
+            data wants neither; files that are there must be right in any case.
 
         Raises
         ------
@@ -81,20 +88,24 @@ class Site:
         identity_path = directory / "identity.pem"
         _check_private(identity_path, "identity key", "0600")
         identity = load_identity(identity_path)
-        roster = load_roster(consortium.roster)
-        if dict(roster).get(config.enterprise.name) != identity.public:
+        wants_roster = takes_part or consortium.roster.exists()
+        roster = load_roster(consortium.roster) if wants_roster else ()
+        if wants_roster and dict(roster).get(config.enterprise.name) != identity.public:
             raise ConfigurationError(
                 f"the roster {consortium.roster} does not hold the key of {identity_path} under "
                 f"the name {config.enterprise.name}; hand the public key to the consortium, and "
                 "take the roster that it agreed on"
             )
+        coordinator = b""
+        if takes_part or consortium.coordinator.exists():
+            coordinator = load_public_key(consortium.coordinator, "the coordinator")
         return cls(
             config,
             load_schema(consortium.schema_file),
             load_policy(config.enterprise.policy),
             identity,
             roster,
-            load_public_key(consortium.coordinator, "the coordinator"),
+            coordinator,
         )
 
     @property

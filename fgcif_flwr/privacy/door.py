@@ -213,12 +213,14 @@ class Door:
                 f"this epoch could open one over {parameters.honest_in_any_sum}"
             )
         self.participant.open_release(request, input_hash)
+        manifest = self.participant.manifest
+        assert manifest is not None, "a slot was opened, so a manifest was accepted"
         try:
             charged = None if plan is None else self._reserve(request, plan)
             self.log.append(
                 LogEntry(
                     time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    run=self.participant.run_id.hex()[:16],
+                    run=manifest.run.hex()[:16],
                     slot=request.slot,
                     task=request.task,
                     numbers=layout.size,

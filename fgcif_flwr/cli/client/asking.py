@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -45,26 +44,13 @@ def ask_whom(config: EnterpriseConfig, name: str, request: OperationRequest) -> 
         What the operation was refused with.
     """
     try:
-        return from_agent(config, name, request), True
+        return call(config, name, request), True
     except AgentNotRunningError:
         check_owner(config)
         _check_no_agent(config)
     if isinstance(request, ModelRequest | SynthesizeRequest):
         use_one_thread()
-    return OPERATIONS[name].run(Site.open(config), request), False
-
-
-def from_agent(config: EnterpriseConfig, name: str, request: OperationRequest) -> Answer:
-    """Have the running agent carry out an operation; AgentNotRunningError where none answers."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        try:  # httpx leaves the socket of a failed attempt open
-            trial.connect(str(config.agent.admin))
-        except OSError as error:
-            raise AgentNotRunningError(
-                f"no agent answers on {config.agent.admin} ({error.strerror or error}); start one "
-                "with fgcif-client serve"
-            ) from None
-    return call(config, name, request)
+    return OPERATIONS[name].run(Site.open(config, takes_part=False), request), False
 
 
 def use_one_thread() -> None:

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fgcif_flwr.cli.client.asking import from_agent
 from fgcif_flwr.cli.client.connection import examine_connection, examine_supernode
 from fgcif_flwr.cli.client.options import (
     CONFIG_FILE,
@@ -22,6 +21,7 @@ from fgcif_flwr.cli.client.options import (
 )
 from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import EnterpriseConfig, load_enterprise
+from fgcif_flwr.enterprise.agent.admin import call
 from fgcif_flwr.enterprise.operations.readiness import Check, CheckRequest, examine
 from fgcif_flwr.errors import AgentNotRunningError
 
@@ -60,7 +60,7 @@ def check_command(
 
 def _checks(config: EnterpriseConfig, connection: bool) -> list[Check]:
     try:
-        answer = from_agent(config, "check", CheckRequest())
+        answer = call(config, "check", CheckRequest())
     except AgentNotRunningError:
         own = list(examine(config))
         own.append(Check("agent", "warning", "not running", "fgcif-client serve starts it"))

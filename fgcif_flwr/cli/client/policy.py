@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fgcif_flwr.cli.client.asking import from_agent
 from fgcif_flwr.cli.client.options import (
     CONFIG_FILE,
     ConfigOption,
@@ -19,6 +18,7 @@ from fgcif_flwr.cli.client.options import (
 )
 from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
+from fgcif_flwr.enterprise.agent.admin import call
 from fgcif_flwr.enterprise.operations.rules import PolicyRequest, changed_rules, rules_of
 from fgcif_flwr.errors import AgentNotRunningError
 from fgcif_flwr.privacy.policy import load_policy
@@ -37,7 +37,7 @@ def show_command(config: ConfigOption = CONFIG_FILE, form: FormatOption = Format
     with reporting("policy show", form):
         loaded = load_enterprise(config)
         try:
-            result = from_agent(loaded, "policy", PolicyRequest()).result
+            result = call(loaded, "policy", PolicyRequest()).result
         except AgentNotRunningError:  # one that starts would follow the file as it stands
             policy = load_policy(loaded.enterprise.policy)
             result = {"rules": rules_of(policy), "changed": changed_rules(policy)}

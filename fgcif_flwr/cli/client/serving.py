@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fgcif_flwr.cli.client.asking import from_agent, use_one_thread
+from fgcif_flwr.cli.client.asking import use_one_thread
 from fgcif_flwr.cli.client.options import (
     CONFIG_FILE,
     ConfigOption,
@@ -19,6 +19,7 @@ from fgcif_flwr.cli.client.options import (
 )
 from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
+from fgcif_flwr.enterprise.agent.admin import call
 from fgcif_flwr.enterprise.operations import OPERATIONS
 from fgcif_flwr.enterprise.operations.form import OperationRequest
 from fgcif_flwr.enterprise.site import Site
@@ -62,7 +63,7 @@ def reload_command(config: ConfigOption = CONFIG_FILE, form: FormatOption = Form
     fgcif-client reload
     """
     with reporting("reload", form):
-        answer = from_agent(load_enterprise(config), "reload", OperationRequest())
+        answer = call(load_enterprise(config), "reload", OperationRequest())
 
         def show(console: Console) -> None:
             console.print(f"{answer.result['customers']} customers loaded", highlight=False)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fgcif_flwr.cli.client.asking import ask, ask_whom, from_agent
+from fgcif_flwr.cli.client.asking import ask, ask_whom
 from fgcif_flwr.cli.client.options import (
     CONFIG_FILE,
     SHOWN_DIGITS,
@@ -25,6 +25,7 @@ from fgcif_flwr.cli.client.options import (
 )
 from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
+from fgcif_flwr.enterprise.agent.admin import call
 from fgcif_flwr.enterprise.operations.budget import BudgetRequest
 from fgcif_flwr.enterprise.operations.form import OperationRequest
 from fgcif_flwr.enterprise.operations.releases import LogRequest
@@ -41,13 +42,14 @@ def status_command(config: ConfigOption = CONFIG_FILE, form: FormatOption = Form
     with reporting("status", form):
         loaded = load_enterprise(config)
         answer, running = ask_whom(loaded, "status", StatusRequest())
-        agent = from_agent(loaded, "agent", OperationRequest()).result if running else None
+        agent = call(loaded, "agent", OperationRequest()).result if running else None
         result = {**answer.result, "agent": agent}
         emit(form, "status", result, lambda console: _show_status(result, console))
 
 
 def _show_status(result: Mapping[str, Any], console: Console) -> None:
     budget, schema, agent = result["budget"], result["schema"], result["agent"]
+    members, coordinator = result["enterprises"], result["coordinator"]
     running = "not running"
     if agent is not None:
         running = f"process {agent['process']}, {agent['customers']} customers loaded"
@@ -58,8 +60,8 @@ def _show_status(result: Mapping[str, Any], console: Console) -> None:
             "enterprise": result["name"],
             "agent": running,
             "schema": f"{schema['name']} ({schema['hash'][:16]})",
-            "roster": f"{result['enterprises']} enterprises",
-            "coordinator": f"{result['coordinator'][:16]}...",
+            "roster": f"{members} enterprises" if members else "none yet",
+            "coordinator": f"{coordinator[:16]}..." if coordinator else "none yet",
             "public key": result["public_key"],
             "state": result["directory"],
             "releases": f"{result['releases']}{last}",
