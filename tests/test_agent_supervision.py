@@ -93,6 +93,9 @@ def alive(process: int) -> bool:
     return state.rsplit(")", 1)[1].split()[0] != "Z"
 
 
+PASSWORD = "FGCIF_TEST_PASSWORD"
+
+
 @pytest.fixture
 def config():
     with consortium(1) as found:
@@ -105,19 +108,19 @@ def test_one_user_for_both_is_refused(config):
         (Users(AGENT, SUPERNODE), SUPERNODE),  # the agent that runs is the SuperNode's user's
     ):
         with pytest.raises(PolicyError, match="one user"):
-            check_apart(config, users, listening)
+            check_apart(users, listening)
 
 
 def test_a_supernode_of_root_is_refused(config):
     with pytest.raises(PolicyError, match="as root"):
-        check_apart(config, Users(AGENT, 0), None)
+        check_apart(Users(AGENT, 0), None)
 
 
 def test_without_rights_nobody_starts_processes_as_others(config, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: SUPERNODE)
     with pytest.raises(ConfigurationError, match="only root"):
-        check_apart(config, Users(AGENT, SUPERNODE), None)
-    check_apart(config, Users(AGENT, SUPERNODE), AGENT)
+        check_apart(Users(AGENT, SUPERNODE), None)
+    check_apart(Users(AGENT, SUPERNODE), AGENT)
 
 
 def test_a_supernode_wants_address_certificate_and_key(config, tmp_path):
@@ -149,6 +152,9 @@ def test_both_run_as_their_users_and_end_with_whoever_started_them(number):
         house = found.houses[0]
         with house.config.open("a", encoding="utf-8") as file:
             file.write('[supernode]\naddress = "127.0.0.1:1"\ninsecure = true\n')
+        text = house.config.read_text(encoding="utf-8")
+        named = text.replace("[data.table]", f'[data.table]\npassword_env = "{PASSWORD}"', 1)
+        house.config.write_text(named, encoding="utf-8")
         house.shared.parent.parent.mkdir()
         house.shared.parent.mkdir()
         os.chown(house.shared.parent, AGENT, AGENT)
@@ -165,7 +171,7 @@ def test_both_run_as_their_users_and_end_with_whoever_started_them(number):
                 *(str(house.config), str(fake), LISTEN, "agent"),
             ],
             cwd=ROOT,
-            env={**os.environ, "FGCIF_TEST_SECRET": "x"},
+            env={**os.environ, "FGCIF_TEST_SECRET": "x", PASSWORD: "y"},
         )
         try:
             noted = house.shared.parent.parent / "supernode" / "env"
@@ -177,6 +183,11 @@ def test_both_run_as_their_users_and_end_with_whoever_started_them(number):
             said = noted.read_text(encoding="utf-8")
             assert "FLWR_TELEMETRY_ENABLED=0" in said
             assert "FGCIF_TEST_SECRET" not in said
+            assert PASSWORD not in said
+            (agent,) = (one for one in started if os.stat(f"/proc/{one}").st_uid == AGENT)
+            given = Path(f"/proc/{agent}/environ").read_bytes()
+            assert f"{PASSWORD}=y".encode() in given
+            assert b"FGCIF_TEST_SECRET" not in given
         finally:
             process.send_signal(number)
             code = process.wait(30)

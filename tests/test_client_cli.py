@@ -130,7 +130,7 @@ def test_init_overwrites_nothing(tmp_path: Path, client: Client):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--table", f"postgresql://crm:{PASSWORD}@db/crm#customers"], "leave the password out"),
+        (["--table", f"postgresql://crm:{PASSWORD}@db/crm#customers"], "holds a password"),
         (["--table", "postgresql://db/crm"], "#TABLE"),
         (["--table", f"{PASSWORD}://#x"], "database"),
         ([], "say where the data lies"),
@@ -255,9 +255,9 @@ def charge(client: Client, run_name: str, releases: int, scale: float = 0.001) -
             ledger.commit(number)
 
 
-def release(client: Client, run_name: str, slot: int, day: int, guarantee: str = "private") -> None:
+def release(client: Client, run_name: str, slot: int, day: int, unit: str = "customer") -> None:
     time = datetime(2026, 3, day, 12, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    entry = LogEntry(time, run_name[:16], slot, "train", 5301, 40, guarantee)
+    entry = LogEntry(time, run_name[:16], slot, "train", 5301, 40, unit, "in words")
     FileLog(client.state / "releases.jsonl").append(entry)
 
 
@@ -295,7 +295,7 @@ def test_a_budget_that_is_gone_is_shown_as_gone(client: Client):
 
 
 def test_exact_sums_are_told_beside_the_budget(client: Client):
-    release(client, RUN, 0, 1, PrivacyStatement().in_words())
+    release(client, RUN, 0, 1, "none")
     release(client, RUN, 1, 1)
     printed = json.loads(client.run("budget", "--format", "json").stdout)
     assert printed["result"]["exact_releases"] == 1
@@ -314,7 +314,7 @@ def test_the_log_is_filtered_by_run_time_and_number(client: Client):
     assert slots("--since", "2026-03-02T12:00:01", "--last", "1") == [3]
     text = client.run("log").stdout
     assert "5301" in text
-    assert "(1) private" in text
+    assert "(1) in words" in text
 
 
 def test_a_damaged_log_is_an_error_that_shows_nothing_of_it(client: Client):

@@ -79,7 +79,7 @@ def client() -> Iterator[Client]:
         curve = tuple(0.001 * order for order in ORDERS)
         with SqliteLedger(made.state / "ledger.db", "acme") as ledger:
             ledger.reserve([Charge(RUN, "train", 0, "customer", curve, 0.0)], 10.0, 1e-4)
-        entry = LogEntry("2026-03-01T00:00:00Z", RUN[:16], 0, "train", 10, 4, "private")
+        entry = LogEntry("2026-03-01T00:00:00Z", RUN[:16], 0, "train", 10, 4, "customer", "private")
         FileLog(made.state / "releases.jsonl").append(entry)
         yield made
 

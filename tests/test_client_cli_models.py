@@ -264,7 +264,7 @@ def test_a_table_that_is_there_is_kept_replaced_or_added_to_as_told(client: Clie
         (["--to-table", f"{PASSWORD}"], 10),
         (["--to-table", "sqlite:///x#y", "--password-env", "FGCIF_NO_SUCH"], 10),
         (["--to-table", "sqlite:////no/such/directory/x#y"], 21),
-        (["--to-table", "nosuchdatabase://db/x#y"], 21),
+        (["--to-table", "nosuchdatabase://db/x#y"], 10),
     ],
 )
 def test_a_database_that_cannot_be_used_is_said_without_its_address(

@@ -81,9 +81,11 @@ def bounds_in_words(kind: Any, metadata: list[Any]) -> str:
     words = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
     signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
     if get_origin(kind) is tuple:
-        (least,) = (one.min_length for one in metadata if isinstance(one, MinLen))
         (most,) = (one.max_length for one in metadata if isinstance(one, MaxLen))
         number = get_args(kind)[0]
+        if number.__origin__ is str:
+            return f"at most {most} names"
+        (least,) = (one.min_length for one in metadata if isinstance(one, MinLen))
         each = bounds_in_words(number.__origin__, number.__metadata__[0].metadata)
         return f"{least} to {most} integers, each {each.removeprefix('integer, ')}"
     if get_origin(kind) is Literal:

@@ -122,14 +122,14 @@ class TableSource(_Part):
             raise ValueError("give password_env or password_file, one of the two")
         if self.thousands and self.thousands == self.decimal:
             raise ValueError("thousands and decimal are the same mark")
-        if self.is_database and _tells_password(self.source):
+        if self.is_database and tells_password(self.source):
             raise ValueError(
                 "source holds a password; leave it out, and give password_env or password_file"
             )
         return self
 
 
-def _tells_password(url: str) -> bool:
+def tells_password(url: str) -> bool:
     """Whether a database's URL holds a password: before the host, or among the parameters."""
     address, _, query = url.partition("?")
     authority = address.partition("://")[2].rpartition("@")[0]

@@ -170,7 +170,13 @@ class Site:
         """
         from fgcif_flwr.data.crm.customers import customer_table
 
-        return customer_table(self.config.data, self.schema, cutoff=cutoff, targets=targets)
+        return customer_table(
+            self.config.data,
+            self.schema,
+            cutoff=cutoff,
+            targets=targets,
+            scratch=self.config.directory,
+        )
 
     def rows(
         self, table: pa.Table, ledger_key: bytes, fractions: tuple[float, float]

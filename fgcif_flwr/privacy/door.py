@@ -225,6 +225,7 @@ class Door:
                     task=request.task,
                     numbers=layout.size,
                     cohort=len(request.cohort),
+                    unit=unit,
                     guarantee=statement.in_words(),
                 )
             )

@@ -10,7 +10,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One line of the release log: what left, when, under which guarantee."""
+    """One line of the release log: what left, when, under which guarantee.
+
+    ``unit`` is the privacy unit that was charged; ``none`` is an exact sum.
+    """
 
     time: str
     run: str
@@ -18,6 +21,7 @@ class LogEntry:
     task: str
     numbers: int
     cohort: int
+    unit: str
     guarantee: str
 
 

@@ -13,13 +13,12 @@ import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from fgcif_flwr.cli.client.options import CONFIG_FILE, ConfigOption, FormatOption, reporting
 from fgcif_flwr.cli.client.templates import POLICY, Answers, configuration
 from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
+from fgcif_flwr.data.crm.database import database_url, split_table
 from fgcif_flwr.data.schema import builtin_names, load_schema
 from fgcif_flwr.enterprise.agent.users import group_id, user_id
 from fgcif_flwr.errors import ConfigurationError
@@ -147,18 +146,8 @@ def _source(part: str, given: str) -> tuple[str, str]:
     """Return file or URL, and of a database the table in it."""
     if "://" not in given:
         return given, ""
-    url, _, table = given.rpartition("#")
-    if not url or not table:
-        raise ConfigurationError(f"--{part}: a database wants DATABASE_URL#TABLE")
-    try:
-        has_password = make_url(url).password is not None
-    except ArgumentError:
-        raise ConfigurationError(f"--{part}: this is no database URL of SQLAlchemy's") from None
-    if has_password:
-        raise ConfigurationError(
-            f"--{part}: leave the password out of the URL; the configuration names an environment "
-            "variable or a file that holds it"
-        )
+    url, table = split_table(given, f"--{part}")
+    database_url(url, f"--{part}")
     return url, table
 
 

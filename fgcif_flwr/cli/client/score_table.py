@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sql
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from fgcif_flwr.errors import ConfigurationError, DataError
+from fgcif_flwr.data.crm.database import (
+    create_engine,
+    database_url,
+    password_from,
+    split_table,
+)
+from fgcif_flwr.errors import DataError
 
 _BATCH = 5_000
 
@@ -49,19 +54,9 @@ class TableTarget:
         cls, given: str, if_exists: IfExists, password_env: str, password_file: Path | None
     ) -> TableTarget:
         """Read ``URL#TABLE``; ConfigurationError with what is wrong, without showing the URL."""
-        address, _, table = given.rpartition("#")
-        if not address or not table:
-            raise ConfigurationError("--to-table wants URL#TABLE")
-        try:
-            url = make_url(address)
-        except ArgumentError:
-            raise ConfigurationError("--to-table: this is no database URL") from None
-        if url.password is not None:
-            raise ConfigurationError(
-                "--to-table: leave the password out of the URL, where others of this machine can "
-                "see it; give --password-env or --password-file"
-            )
-        password = _password(password_env, password_file)
+        address, table = split_table(given, "--to-table")
+        url = database_url(address, "--to-table")
+        password = password_from(password_env, password_file or "")
         return cls(url if password is None else url.set(password=password), table, if_exists)
 
 
@@ -74,12 +69,7 @@ def write_to_database(scores: pa.Table, target: TableTarget) -> None:
         If the table is there and is to be refused, has other columns, or the database fails; its
         own words, which may quote values, are not shown.
     """
-    try:
-        engine = sql.create_engine(target.url, hide_parameters=True)
-    except (SQLAlchemyError, ImportError):
-        raise DataError(
-            f"there is no driver for databases of kind {target.url.drivername}; install one"
-        ) from None
+    engine = create_engine(target.url)
     try:
         with engine.begin() as connection:
             _write(connection, scores, target)
@@ -121,18 +111,3 @@ def _type_of(kind: pa.DataType) -> type[sql.types.TypeEngine[Any]]:
     if pa.types.is_integer(kind):
         return sql.BigInteger
     return sql.Text
-
-
-def _password(variable: str, file: Path | None) -> str | None:
-    if variable and file is not None:
-        raise ConfigurationError("give --password-env or --password-file, one of the two")
-    if variable:
-        if variable not in os.environ:
-            raise ConfigurationError(f"there is no environment variable {variable}")
-        return os.environ[variable]
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigurationError(f"the password file {file} cannot be read") from None

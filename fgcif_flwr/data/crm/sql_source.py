@@ -6,8 +6,6 @@ the address or a value, and never gets further than this module: its class and S
 
 from __future__ import annotations
 
-import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from sqlalchemy.sql.expression import TableClause
 
 from fgcif_flwr.config.crm import TableSource
 from fgcif_flwr.data.crm.conversion import Kind, RawColumn
+from fgcif_flwr.data.crm.database import create_engine, database_url, password_from
 from fgcif_flwr.data.crm.reading import Scan, nearest
 from fgcif_flwr.data.crm.sql_values import Column, arrays, fields
 from fgcif_flwr.errors import ConfigurationError, DataError
@@ -30,7 +29,6 @@ from fgcif_flwr.errors import ConfigurationError, DataError
 _ROWS: Final = 20_000
 _VIEW: Final = "database_rows"
 _SECONDS: Final = 10
-_LOGGER: Final = "fgcif"
 
 
 class DatabaseTable:
@@ -151,37 +149,18 @@ def _raw(column: Column) -> RawColumn:
 
 def _engine(source: TableSource) -> sa.Engine:
     """Return an engine that may only read, with the password in its place."""
-    try:
-        url = sa.make_url(source.source)
-    except SQLAlchemyError:
-        url = None
-    if url is None:
-        raise ConfigurationError(
-            "the source is no database as SQLAlchemy writes it; for instance "
-            "postgresql+psycopg://reader@host/crm or sqlite:///crm.db"
-        )
-    options: dict[str, Any] = {"poolclass": sa.NullPool, "hide_parameters": True}
-    # SQLAlchemy logs every row where a program has set its loggers to DEBUG.
-    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGER}").setLevel(logging.WARNING)
-    options["logging_name"] = _LOGGER
+    url = database_url(source.source, "source")
+    options: dict[str, Any] = {"poolclass": sa.NullPool}
     backend = url.get_backend_name()
     if backend == "sqlite":
-        return sa.create_engine("sqlite://", creator=_sqlite(url), **options)
-    url = url.set(password=_password(source))
+        return create_engine(sa.make_url("sqlite://"), creator=_sqlite(url), **options)
+    url = url.set(password=password_from(source.password_env, source.password_file))
     if backend == "postgresql":
-        if url.drivername == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
         own = url.query.get("options", "")
         own = own if isinstance(own, str) else " ".join(own)
         read_only = f"{own} -c default_transaction_read_only=on".strip()
         options["connect_args"] = {"options": read_only, "connect_timeout": _SECONDS}
-    try:
-        engine = sa.create_engine(url, **options)
-    except (ImportError, SQLAlchemyError):
-        engine = None
-    if engine is None:
-        extra = "pip install fgcif[postgresql]" if backend == "postgresql" else "install it"
-        raise ConfigurationError(f"there is no driver for {backend} here; {extra}")
+    engine = create_engine(url, **options)
     if backend in ("mysql", "mariadb"):
         sa.event.listen(engine, "connect", _read_only_session)
     return engine
@@ -203,22 +182,6 @@ def _sqlite(url: sa.URL) -> Callable[[], sqlite3.Connection]:
     address = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
     # DuckDB asks for rows from a thread of its own, one at a time.
     return lambda: sqlite3.connect(address, uri=True, check_same_thread=False)
-
-
-def _password(source: TableSource) -> str | None:
-    if source.password_env:
-        if source.password_env not in os.environ:
-            raise ConfigurationError(
-                f"password_env: there is no environment variable {source.password_env}"
-            )
-        return os.environ[source.password_env]
-    if source.password_file:
-        try:
-            return Path(source.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise ConfigurationError(f"password_file {source.password_file} cannot be read: {reason}")
-    return None
 
 
 def _found(inspector: sa.Inspector, wanted: str) -> tuple[str | None, str]:

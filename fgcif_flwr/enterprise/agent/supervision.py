@@ -64,7 +64,7 @@ def supervise(
     """
     users = Users.of(config.agent)
     arguments = supernode_arguments(config)
-    check_apart(config, users, listening_user(config.agent.shared))
+    check_apart(users, listening_user(config.agent.shared))
     environment = _passed_on(_PASSED_ON)
     pause = config.supernode.longest_pause
     children: list[Supervised] = []
@@ -76,7 +76,9 @@ def supervise(
                         f"no agent listens on {config.agent.shared}; start it first, with "
                         "fgcif-client serve"
                     )
-                children.append(Supervised("agent", agent_command, users.agent, environment, pause))
+                # A database's password is for the agent alone.
+                own = {**environment, **_passed_on(_passwords(config))}
+                children.append(Supervised("agent", agent_command, users.agent, own, pause))
                 _await_agent(children[0], config, users, stopped, tick)
             children.append(
                 Supervised(
@@ -120,7 +122,7 @@ def supernode_arguments(config: EnterpriseConfig) -> list[str]:
     return arguments
 
 
-def check_apart(config: EnterpriseConfig, users: Users, listening: int | None) -> None:
+def check_apart(users: Users, listening: int | None) -> None:
     """Raise unless the SuperNode will run as another user than the agent, and this one may do so.
 
     Parameters

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from fgcif_flwr.enterprise.agent.operation import Answer
 from fgcif_flwr.enterprise.operations.form import OperationRequest, json_values
-from fgcif_flwr.enterprise.operations.releases import EXACT, read_releases
+from fgcif_flwr.enterprise.operations.releases import read_releases
 from fgcif_flwr.enterprise.site import Site
 from fgcif_flwr.privacy.ledger import SqliteLedger
 
@@ -38,9 +38,9 @@ def budget(site: Site, request: BaseModel) -> Answer:
         "runs": [],
     }
     if site.ledger_path.exists():
-        with SqliteLedger(site.ledger_path, site.config.enterprise.name) as ledger:
+        with SqliteLedger(site.ledger_path, site.name) as ledger:
             result |= _spent(ledger, site)
-    exact = sum(entry.guarantee == EXACT for entry in read_releases(site.release_log_path))
+    exact = sum(entry.unit == "none" for entry in read_releases(site.release_log_path))
     result["exact_releases"] = exact
     warnings = []
     if exact:

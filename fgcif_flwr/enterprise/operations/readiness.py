@@ -228,7 +228,7 @@ def _schema_and_data(config: EnterpriseConfig) -> Iterator[Check]:
 def _data(config: EnterpriseConfig, schema: Schema) -> Iterator[Check]:
     from fgcif_flwr.data.crm.customers import check_data
 
-    report = check_data(config.data, schema)
+    report = check_data(config.data, schema, scratch=config.directory)
     states: dict[str, State] = {"fault": "fault", "warning": "warning", "note": "ok"}
     rows = {component.name: component.rows for component in report.components}
     if report.ready:

@@ -15,10 +15,7 @@ from fgcif_flwr.enterprise.operations.form import OperationRequest
 from fgcif_flwr.enterprise.site import Site
 from fgcif_flwr.errors import DataError
 from fgcif_flwr.privacy.release_log import LogEntry
-from fgcif_flwr.privacy.statement import PrivacyStatement
 
-EXACT = PrivacyStatement().in_words()
-"""The guarantee of a release without a privacy unit."""
 _ENTRY = TypeAdapter(LogEntry)
 
 
