@@ -14,15 +14,13 @@ from hypothesis import strategies as st
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.records import (
     INPUT,
-    MESSAGE_TYPES,
     REPLY,
     REQUEST,
-    message_type,
     reply_from_records,
     request_from_records,
     request_to_records,
 )
-from fgcif_flwr.federation.requests import Join, Request
+from fgcif_flwr.federation.requests import MESSAGE_TYPES, Join, Request, message_type
 from fgcif_flwr.secagg import wire
 from fgcif_flwr.secagg.messages import Manifest, UnmaskReply
 from tests.secure_sum_rig import RUN

@@ -40,14 +40,21 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fgcif_flwr.errors import FgcifError, MisbehaviourError
 from fgcif_flwr.federation.records import (
     INPUT,
-    MESSAGE_TYPES,
     REPLY,
     REQUEST,
-    message_type,
     reply_from_records,
     request_from_records,
 )
-from fgcif_flwr.federation.requests import Identify, Identity, Join, Refusal, Release, Reveal
+from fgcif_flwr.federation.requests import (
+    MESSAGE_TYPES,
+    Identify,
+    Identity,
+    Join,
+    Refusal,
+    Release,
+    Reveal,
+    message_type,
+)
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.secagg import (
     Field,

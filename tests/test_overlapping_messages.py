@@ -25,10 +25,9 @@ from fgcif_flwr.federation.records import (
     INPUT,
     arrays_from_record,
     arrays_to_record,
-    message_type,
     request_to_records,
 )
-from fgcif_flwr.federation.requests import Refusal, Reply, Request
+from fgcif_flwr.federation.requests import Refusal, Reply, Request, message_type
 from fgcif_flwr.federation.traffic import MeteredGrid
 from fgcif_flwr.secagg import Released, SlotCollection, SqliteJournal, UnmaskReply, UnmaskRequest
 from tests.deployment_rig import Deployment, at_once, said

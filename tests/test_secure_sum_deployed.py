@@ -23,12 +23,8 @@ from fgcif_flwr.errors import CohortError, ConfigurationError
 from fgcif_flwr.federation import SecureSumMod
 from fgcif_flwr.federation.envelope import enclose
 from fgcif_flwr.federation.inline_grid import InlineGrid, node_id, take_server_identity
-from fgcif_flwr.federation.records import (
-    message_type,
-    reply_from_records,
-    request_to_records,
-)
-from fgcif_flwr.federation.requests import Identify, Refusal
+from fgcif_flwr.federation.records import reply_from_records, request_to_records
+from fgcif_flwr.federation.requests import Identify, Refusal, message_type
 from fgcif_flwr.federation.roster import load_identity, load_roster
 from fgcif_flwr.federation.secure_sum_terms import Agreement
 from fgcif_flwr.secagg.keys import KeyPair, identity_from_seed

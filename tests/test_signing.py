@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from fgcif_flwr.errors import AuthenticationError
-from fgcif_flwr.federation.records import (
-    REQUEST,
-    message_type,
-    request_to_records,
-    sign_request,
-    signature_in,
-)
-from fgcif_flwr.federation.requests import Release
+from fgcif_flwr.federation.records import REQUEST, request_to_records, sign_request, signature_in
+from fgcif_flwr.federation.requests import Release, message_type
 from fgcif_flwr.federation.signing import Signer
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.secagg import wire

@@ -26,43 +26,26 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.requests import (
+    MESSAGE_TYPES,
     Arrays,
-    Identify,
-    Join,
     Release,
     Reply,
     Request,
-    Reveal,
 )
 from fgcif_flwr.federation.signing import RequestSignature
 from fgcif_flwr.secagg import wire
 from fgcif_flwr.secagg.messages import (
-    AdvertiseRequest,
-    ConsentRequest,
     ReleaseRequest,
-    UnmaskRequest,
 )
 
 CONTENT_TYPE = "application/x-fgcif"
-RELEASE_PATH = "/v1/release"
 PATHS: Mapping[str, tuple[str, ...]] = {
     "/v1/join": ("query.identify", "query.join", "query.reveal"),
     "/v1/advertise": ("query.advertise",),
-    RELEASE_PATH: ("train.release",),
+    "/v1/release": ("train.release",),
     "/v1/unmask": ("query.consent", "query.unmask"),
 }
 """The agent's paths, and which kinds of message each takes (Flower's message types)."""
-
-MESSAGES: Mapping[str, type] = {
-    "query.identify": Identify,
-    "query.join": Join,
-    "query.reveal": Reveal,
-    "query.advertise": AdvertiseRequest,
-    "train.release": ReleaseRequest,
-    "query.consent": ConsentRequest,
-    "query.unmask": UnmaskRequest,
-}
-"""The class of the message of each kind."""
 
 _LENGTH = struct.Struct(">I")
 _LONGEST_HEAD = 1 << 18
@@ -140,12 +123,12 @@ class AgentRequest:
 
     def read(self) -> Request:
         """Return what is asked; SecureSumError if the message is malformed."""
-        message: object = wire.decode(MESSAGES[self.kind], self.message)
-        if isinstance(message, ReleaseRequest):
-            return Release(message, self.arrays)
+        kind = MESSAGE_TYPES[self.kind]
+        if kind is Release:
+            return Release(wire.decode(ReleaseRequest, self.message), self.arrays)
         if self.arrays:
             raise SecureSumError("a request is malformed: only a release has an input")
-        return cast(Request, message)
+        return wire.decode(kind, self.message)
 
 
 def write_request(request: AgentRequest) -> bytes:
@@ -190,7 +173,7 @@ def read_request(data: bytes) -> AgentRequest:
     except (struct.error, ValueError):  # ValidationError is one
         raise SecureSumError("a request is malformed: its head cannot be read") from None
     names = [array.name for array in head.arrays]
-    if head.kind not in MESSAGES or len(set(names)) != len(names):
+    if head.kind not in MESSAGE_TYPES or len(set(names)) != len(names):
         raise SecureSumError("a request is malformed: its head does not fit together")
     sizes = [head.message, *(array.size for array in head.arrays)]
     if start + sum(sizes) != len(data):

@@ -25,13 +25,8 @@ from fgcif_flwr.errors import (
     SchemaError,
     SecureSumError,
 )
-from fgcif_flwr.federation.records import (
-    message_type,
-    reply_from_records,
-    request_to_records,
-    sign_request,
-)
-from fgcif_flwr.federation.requests import Identify, Identity, Refusal, Request
+from fgcif_flwr.federation.records import reply_from_records, request_to_records, sign_request
+from fgcif_flwr.federation.requests import Identify, Identity, Refusal, Request, message_type
 from fgcif_flwr.federation.signing import ANYBODY, Signer
 from fgcif_flwr.federation.task_input import input_hash
 

@@ -15,22 +15,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fgcif_flwr.errors import SecureSumError
 from fgcif_flwr.federation.requests import (
+    MESSAGE_TYPES,
     Arrays,
-    Identify,
-    Join,
     Release,
     Reply,
     Request,
-    Reveal,
 )
 from fgcif_flwr.federation.signing import RequestSignature, Signer
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.secagg import wire
 from fgcif_flwr.secagg.messages import (
-    AdvertiseRequest,
-    ConsentRequest,
     ReleaseRequest,
-    UnmaskRequest,
 )
 
 REQUEST = "fgcif.request"
@@ -40,24 +35,7 @@ _MESSAGE = "message"
 _RECIPIENT, _NUMBER, _SIGNATURE = "recipient", "number", "signature"
 _NO_INPUT = input_hash({})
 
-_TYPES: dict[type, str] = {
-    Identify: "query.identify",
-    Join: "query.join",
-    Reveal: "query.reveal",
-    AdvertiseRequest: "query.advertise",
-    Release: "train.release",
-    ConsentRequest: "query.consent",
-    UnmaskRequest: "query.unmask",
-}
-_REQUESTS = {name: kind for kind, name in _TYPES.items()}
-MESSAGE_TYPES = frozenset(_REQUESTS)
-"""Flower's message types that carry a request."""
 _REPLIES = get_args(Reply)
-
-
-def message_type(request: Request) -> str:
-    """Return Flower's message type, by which the ClientApp routes a request."""
-    return _TYPES[type(request)]
 
 
 def arrays_to_record(arrays: Arrays) -> ArrayRecord:
@@ -123,11 +101,11 @@ def signature_in(records: RecordDict) -> RequestSignature | None:
 
 def request_from_records(message_type: str, records: RecordDict) -> Request:
     """Read the request of a message of a Flower type; SecureSumError if malformed."""
-    kind = _REQUESTS.get(message_type)
+    kind = MESSAGE_TYPES.get(message_type)
     if kind is None:
         raise SecureSumError("a request is malformed: there is no such message type")
     if kind is not Release:
-        return cast(Request, wire.decode(kind, _message(records, REQUEST)))
+        return wire.decode(kind, _message(records, REQUEST))
     request = wire.decode(ReleaseRequest, _message(records, REQUEST))
     inputs = records.get(INPUT)
     if not isinstance(inputs, ArrayRecord):

@@ -118,3 +118,20 @@ Request = Identify | Join | Reveal | AdvertiseRequest | Release | ConsentRequest
 Reply = (
     Identity | JoinReply | GraphNonce | Advertisement | Released | Consent | UnmaskReply | Refusal
 )
+
+MESSAGE_TYPES: Mapping[str, type[Request]] = {
+    "query.identify": Identify,
+    "query.join": Join,
+    "query.reveal": Reveal,
+    "query.advertise": AdvertiseRequest,
+    "train.release": Release,
+    "query.consent": ConsentRequest,
+    "query.unmask": UnmaskRequest,
+}
+"""Flower's message types that carry a request, by which the ClientApp routes it."""
+_TYPES = {kind: name for name, kind in MESSAGE_TYPES.items()}
+
+
+def message_type(request: Request) -> str:
+    """Return the message type of a request."""
+    return _TYPES[type(request)]
