@@ -19,11 +19,12 @@ FgcifError
 │   ├── PhaseError              36  a message does not fit the phase that a party is in
 │   └── MisbehaviourError       37  enterprises broke the protocol and cost its slot
 ├── RunFailedError              40  the federation did not finish
-└── PrivacyError                50  a privacy guarantee cannot be given as asked
-    ├── PolicyError             51  an enterprise's own policy says no
-    ├── BudgetExhaustedError    52  an enterprise's privacy budget does not cover a release
-    ├── LedgerError             53  a privacy ledger cannot be read or written
-    └── LedgerRolledBackError   54  a privacy ledger is older than one that was shown before
+├── PrivacyError                50  a privacy guarantee cannot be given as asked
+│   ├── PolicyError             51  an enterprise's own policy says no
+│   ├── BudgetExhaustedError    52  an enterprise's privacy budget does not cover a release
+│   ├── LedgerError             53  a privacy ledger cannot be read or written
+│   └── LedgerRolledBackError   54  a privacy ledger is older than one that was shown before
+└── AgentNotRunningError        60  no agent of the enterprise answers on its socket
 
 0 is success, 1 an error that is ours (a traceback in the log), 2 wrong usage of a command.
 
@@ -197,6 +198,12 @@ class LedgerRolledBackError(PrivacyError):
     """A privacy ledger is older than, or another than, one that was shown before."""
 
     exit_code = 54
+
+
+class AgentNotRunningError(FgcifError):
+    """No agent of the enterprise answers on its socket."""
+
+    exit_code = 60
 
 
 def by_exit_code(code: int, message: str) -> FgcifError:

@@ -17,13 +17,11 @@ from fgcif_flwr.federation.generator_releases import (
     ROWS,
     UPDATE,
     ctgan_settings,
-    generator_layout,
     generator_rounds,
     is_shared,
     marginal_settings,
 )
-from fgcif_flwr.federation.private_strategy import noisy_layout
-from fgcif_flwr.federation.session import SecureSumSession, Task
+from fgcif_flwr.federation.session import SecureSumSession
 from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.generative.generator import Generator
 from fgcif_flwr.generative.marginals import measurements
@@ -32,6 +30,7 @@ from fgcif_flwr.models.network import MultiTaskNetwork
 from fgcif_flwr.models.training import train_locally
 from fgcif_flwr.privacy.plan import PrivacyPlan
 from fgcif_flwr.seeds import seed_for
+from server_app.sums import TaskSums, task_sums
 
 logger = logging.getLogger(__name__)
 
@@ -109,12 +108,12 @@ class _Stage:
 
     def count(self, measurement: str, learner: Learner) -> None:
         """Sum one measurement of counts, and let the learner have it."""
-        values, deviations, _ = self._sum(measurement, learner.input(measurement))
+        sums = self._sum(measurement, learner.input(measurement))
         scale = _ROWS_OF_AN_ENTERPRISE if self.config.privacy.unit == "enterprise" else 1.0
         learner.add(
             measurement,
-            {name: scale * sums for name, sums in values.items()},
-            {name: scale * deviation for name, deviation in deviations.items()},
+            {name: scale * counts for name, counts in sums.values.items()},
+            {name: scale * deviation for name, deviation in sums.deviations.items()},
         )
 
     def train_networks(self, histograms: Mapping[str, np.ndarray], rows: float) -> LearntGenerator:
@@ -130,7 +129,8 @@ class _Stage:
             arrays = dict(coordinator.input())
             if config.privacy.unit == "none":
                 arrays[ROWS] = np.array([int(rows)], dtype=np.int64)
-            values, deviations, survivors = self._sum(GENERATOR, arrays)
+            sums = self._sum(GENERATOR, arrays)
+            values, survivors = sums.values, sums.survivors
             if config.privacy.unit == "none":
                 share = max(float(values[ROWS][0]), 1.0) / rows
                 diagnosis = coordinator.add_update(values[UPDATE] / share)
@@ -139,7 +139,7 @@ class _Stage:
             else:
                 present = rows * survivors / len(self.session.epoch.holders)
                 diagnosis = coordinator.add_gradient(
-                    values[UPDATE] / present, norm, deviations[UPDATE] / present
+                    values[UPDATE] / present, norm, sums.deviations[UPDATE] / present
                 )
             logger.info("generator, round %d: %s", diagnosis.round, diagnosis.as_dict())
         diagnostics = [diagnosis.as_dict() for diagnosis in coordinator.diagnoses]
@@ -150,21 +150,5 @@ class _Stage:
             )
         return LearntGenerator(coordinator.generator(), diagnostics)
 
-    def _sum(
-        self, task: str, arrays: ArrayMap
-    ) -> tuple[dict[str, np.ndarray], dict[str, float], int]:
-        """Return a task's sums, the noise's standard deviation in them, and the survivors."""
-        if self.plan is None:
-            layout = generator_layout(task, self.config, self.features)
-            total = self.session.sum(Task(task, layout, arrays))
-            sums = dict(total.values)
-            return sums, dict.fromkeys(sums, 0.0), len(total.survivors) - total.failed
-        layout = noisy_layout(self.session, self.plan, task)
-        total = self.session.sum(Task(task, layout, arrays, counts_failures=False))
-        mechanism, survivors = self.plan.release(task).mechanism, len(total.survivors)
-        sharers = mechanism.sharers(self.plan.honest)
-        deviations = {
-            block.name: mechanism.sum.noise_deviation(block.name, survivors, sharers)
-            for block in mechanism.sum.blocks
-        }
-        return dict(mechanism.sum.decode(total.values)), deviations, survivors
+    def _sum(self, task: str, arrays: ArrayMap) -> TaskSums:
+        return task_sums(self.session, self.config, self.features, self.plan, task, arrays)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from fgcif_flwr.federation.private_strategy import PrivateFedOpt
 from fgcif_flwr.federation.records import arrays_from_record, arrays_to_record
 from fgcif_flwr.federation.releases import FederationRows
 from fgcif_flwr.federation.secure_strategy import RoundReport, SecureStrategy
+from fgcif_flwr.federation.segmentation_releases import check_learned, segment_inputs
 from fgcif_flwr.federation.session import SecureSumSession, SessionSettings
 from fgcif_flwr.federation.strategy import SecureFedAvg
 from fgcif_flwr.federation.terms import terms_of
@@ -34,6 +36,7 @@ from fgcif_flwr.generative.artifact import save_generator
 from fgcif_flwr.models.artifact import model_sha256, save_model
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network, parameter_count
 from fgcif_flwr.models.parameters import load_arrays, named_arrays
+from fgcif_flwr.models.segmentation import Segmentation
 from fgcif_flwr.models.training import balanced_class_weights
 from fgcif_flwr.privacy.ledger import Witness
 from fgcif_flwr.privacy.plan import PrivacyPlan
@@ -42,7 +45,9 @@ from fgcif_flwr.reporting.model_card import model_card
 from fgcif_flwr.reporting.run_directory import RunDirectory
 from fgcif_flwr.seeds import seed_for
 from server_app.generators import LearntGenerator, learn_generator, warm_start
+from server_app.segments import learn_segments
 from server_app.statistics import exact_statistics, noisy_statistics
+from server_app.sums import task_sums
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +65,7 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
     directory.clear()
     schema = load_schema(config.data.schema_name)
     features = feature_layout(schema)
+    check_learned(config, features)
     settings = SessionSettings.of(config)
     secure_sum = settings.parameters(config.run.enterprises)
     config = with_noise(config, features, parameter_count(features, config.model), secure_sum)
@@ -75,7 +81,9 @@ def run_stages(grid: Grid, config: RunConfig) -> None:
             )
         session.join()
         network, record = _trained(session, metered, config, schema, directory, started)
-    promised = {"privacy": record["privacy"], "metrics": record["metrics"]}
+    promised = {name: record[name] for name in ("privacy", "metrics")}
+    if record["segments"] is not None:
+        promised["segments"] = record["segments"]
     save_model(directory.model, network, schema, promised)
     directory.write_card(model_card(record, schema))
     directory.write_record(record)  # last: its presence says that the run is complete
@@ -125,6 +133,7 @@ def _trained(
     record |= {
         "federation_rows": stages.counted,
         "generator": stages.generator_record(config),
+        "segments": None if stages.segments is None else stages.segments.as_dict(),
         "metrics": strategy.metrics,
         "communication": {
             **_per_enterprise(training, config.run.enterprises * config.run.rounds),
@@ -147,6 +156,7 @@ class _Stages:
     class_weights: dict[str, np.ndarray]
     plan: PrivacyPlan | None
     statement: PrivacyStatement
+    segments: Segmentation | None
     learnt: LearntGenerator | None
     exchanges: int
     traffic: dict[str, float]
@@ -172,16 +182,21 @@ class _Stages:
 def _before_training(
     session: SecureSumSession, metered: MeteredGrid, config: RunConfig, schema: Schema
 ) -> _Stages:
-    """Count rows and classes, then let the generator learn."""
+    """Learn the segments, count rows and classes, then let the generator learn."""
     features = feature_layout(schema)
     secure_sum = session.epoch.manifest.parameters(len(session.epoch.manifest.roster))
     plan, rows = None, None
-    if config.privacy.unit == "none":
+    if config.privacy.unit != "none":
+        parameters = parameter_count(features, config.model)
+        plan = plan_of(config, features, parameters, secure_sum.honest_in_any_sum)
+    summed = partial(task_sums, session, config, features, plan)
+    segments = learn_segments(summed, config, schema, plan)
+    if segments is not None:  # from here on every label is read by them
+        session.standing = segment_inputs(segments.space, segments.centres)
+    if plan is None:
         rows, classes = exact_statistics(session, config, features, schema)
         counted = float(rows.train)
     else:
-        parameters = parameter_count(features, config.model)
-        plan = plan_of(config, features, parameters, secure_sum.honest_in_any_sum)
         counted, classes = noisy_statistics(session, config, features, plan)
     weights = _class_weights(config, classes)
     before = metered.traffic.copy()
@@ -193,6 +208,7 @@ def _before_training(
         weights,
         plan,
         PrivacyStatement.of(plan, secure_sum),
+        segments,
         learnt,
         moved.exchanges,
         _per_enterprise(moved, config.run.enterprises),

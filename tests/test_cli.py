@@ -121,6 +121,8 @@ def test_schema_commands_list_show_and_draft(tmp_path: Path):
         "mlc-churn",
         "bank-marketing",
         "online-retail",
+        "online-retail-records",
+        "crm",
     }
     assert "[[features]]" in run("schema", "show", "telco").stdout
     table = tmp_path / "t.csv"

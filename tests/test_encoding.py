@@ -26,7 +26,6 @@ from fgcif_flwr.data.sources import read_table
 from fgcif_flwr.errors import (
     DataError,
     MissingColumnError,
-    NotAvailableError,
     ValueOutOfKindError,
 )
 
@@ -203,9 +202,10 @@ def test_numeric_targets_are_scaled_or_nan() -> None:
     np.testing.assert_array_equal(found, [0.5, np.nan, 1.0])
 
 
-def test_learned_targets_are_not_there_yet() -> None:
-    with pytest.raises(NotAvailableError, match="target t: learned classes are not there yet"):
-        target(["a"], kind="categorical", classes=["a", "b"], source="learned")
+def test_every_label_of_a_learned_target_is_missing_until_it_is_learned() -> None:
+    found = target(["a", "b"], kind="categorical", classes=["a", "b"], source="learned")
+    assert found.dtype == np.int64
+    assert found.tolist() == [-1, -1]
 
 
 def test_targets_may_be_absent_for_prediction() -> None:

@@ -444,7 +444,7 @@ def test_the_list_breaks_no_name_and_no_number_of_features(
     lines = run("list").stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
     for name in ("simulated", "telco", "mlc-churn", "bank-marketing", "online-retail"):
-        (line,) = [line for line in lines if line.startswith(name)]
+        (line,) = [line for line in lines if line.split()[0] == name]
         assert line.split()[1] == str(len(load_schema(name).features))
     # What a description needs of further lines stands under its first one.
     start = lines[0].index("what it describes")

@@ -166,7 +166,8 @@ def test_the_audit_knows_nothing_of_what_lies_above_it():
 
 def test_an_enterprise_uses_of_the_federation_only_what_has_no_flower():
     allowed = ("answering", "count_words", "generator_releases", "private_plan")
-    allowed += ("private_releases", "releases", "requests", "task_input", "terms")
+    allowed += ("private_releases", "releases", "requests", "segmentation_releases")
+    allowed += ("task_input", "terms", "agent_body", "agent_http", "roster", "signing")
     used = {
         name.removeprefix(f"{PACKAGE}.federation.").split(".")[0]
         for file in modules("enterprise")
@@ -174,7 +175,8 @@ def test_an_enterprise_uses_of_the_federation_only_what_has_no_flower():
         if under(name, f"{PACKAGE}.federation") and name != f"{PACKAGE}.federation"
     }
     assert used <= set(allowed)
-    assert "flwr" not in loaded_by(f"import {PACKAGE}.enterprise.enterprise")
+    for module in ("enterprise", "agent.server", "agent.admin"):
+        assert "flwr" not in loaded_by(f"import {PACKAGE}.enterprise.{module}")
 
 
 def test_an_import_that_breaks_the_layers_would_be_found(tmp_path, monkeypatch):

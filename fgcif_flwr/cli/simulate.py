@@ -201,9 +201,11 @@ def _result(
     heads = {"federated": record["metrics"]["test"], **bounds}
     private = record["privacy"]["unit"] != "none"
     if private:  # what only a simulation can know; the run itself released noisy counts
-        network = load_model(directory.model).network
+        model, test = load_model(directory.model), consortium.pooled("test")
+        if model.segments is not None:  # labels that the run learnt, and no column holds
+            test = model.segments.labelled(consortium.layout, test)
         heads["released"] = heads["federated"]
-        heads["federated"] = metrics_on(network, consortium.pooled("test"))
+        heads["federated"] = metrics_on(model.network, test)
     binary = [head.name for head in consortium.layout.heads if head.kind == "binary"]
     target = (binary or [head.name for head in consortium.layout.heads])[0]
     metrics = {name: by_head[target] for name, by_head in heads.items()}

@@ -24,6 +24,7 @@ from fgcif_flwr.config.sections import (
     RunConfig,
     RunSection,
     SecAggSection,
+    SegmentationSection,
     SimulatorSection,
     TrainingSection,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "RunSection",
     "Scalar",
     "SecAggSection",
+    "SegmentationSection",
     "SimulatorSection",
     "TrainingSection",
     "flatten",

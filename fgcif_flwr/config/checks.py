@@ -29,6 +29,7 @@ def check_together(config: RunConfig) -> None:
             "the settings of generator have no effect while generator.kind = none; remove them, or "
             "set generator.kind to marginals, federated-ctgan or ctgan"
         )
+    _check_segmentation(config)
     if config.privacy.unit == "none":
         if config.training.server_learning_rate == "auto":
             raise ConfigurationError(
@@ -80,6 +81,25 @@ def _check_generator(config: RunConfig) -> None:
                 f"generator.{name} has no effect with generator.kind = {generator.kind}, "
                 f"generator.use = {generator.use} and privacy.unit = {privacy.unit}; remove it"
             )
+
+
+def _check_segmentation(config: RunConfig) -> None:
+    """Raise ConfigurationError for settings of a segmentation that have no effect."""
+    segmentation, default = config.segmentation, RunConfig().segmentation
+    if not segmentation.target and segmentation != default:
+        raise ConfigurationError(
+            "the settings of segmentation have no effect without segmentation.target; remove them, "
+            "or name the schema's learned target"
+        )
+    if config.privacy.unit == "none":
+        for name in ("share", "multiplier"):
+            if getattr(segmentation, name) != getattr(default, name):
+                raise ConfigurationError(
+                    f"segmentation.{name} has no effect with privacy.unit = none; remove it"
+                )
+    names = [name.removeprefix("-") for name in segmentation.features]
+    if len(set(names)) < len(names):
+        raise ConfigurationError("segmentation.features names a feature twice")
 
 
 def _check_privacy(config: RunConfig) -> None:

@@ -43,8 +43,8 @@ class RunSection(_Section):
 
     ``witness`` is an absolute file in which the coordinator remembers, from run to run, what the
     enterprises' privacy ledgers showed; empty is one for this run alone. ``roster`` and
-    ``identity`` are absolute files of the enterprises' names and keys, as agreed out of band, and of
-    the coordinator's private key, by which it signs its requests; simulations have none.
+    ``identity`` are absolute files: of the enterprises' names and keys, as agreed out of band, and
+    of the coordinator's private key, by which it signs its requests; simulations have none.
     """
 
     seed: int = Field(0, ge=0, le=2**32 - 1)
@@ -180,6 +180,27 @@ class GeneratorSection(_Section):
     clipping_norm: float = Field(1.0, gt=0, le=1e6, description="of a critic's gradient")
 
 
+class SegmentationSection(_Section):
+    """Segments that the federation learns before it trains: the classes of a learned target.
+
+    ``target`` is the schema's target with ``source = "learned"``; empty where it has none.
+    ``features`` are numeric features of the schema, a ``-`` before one of which less is more
+    value; none named are those of the rule in docs/segmentation.md. ``share`` is that of the
+    training rows' privacy budget, ``multiplier`` what one release would have that cost as much as
+    all of the segmentation's; ``auto`` derives it from the share.
+    """
+
+    target: str = Field("", max_length=200)
+    features: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=201)], ...],
+        BeforeValidator(_widths),
+        Field(max_length=10),
+    ] = ()
+    iterations: Annotated[int, Field(ge=1, le=100)] | Literal["auto"] = "auto"
+    share: float = Field(0.1, gt=0, lt=1)
+    multiplier: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
+
+
 class EvaluationSection(_Section):
     """How often validation rows are counted: every so many rounds; 0 is the last one only.
 
@@ -200,4 +221,5 @@ class RunConfig(_Section):
     secagg: SecAggSection = SecAggSection()
     privacy: PrivacySection = PrivacySection()
     generator: GeneratorSection = GeneratorSection()
+    segmentation: SegmentationSection = SegmentationSection()
     evaluation: EvaluationSection = EvaluationSection()

@@ -28,7 +28,7 @@ from fgcif_flwr.data.schema import (
     Schema,
     Target,
 )
-from fgcif_flwr.errors import DataError, NotAvailableError
+from fgcif_flwr.errors import DataError
 
 Reals = npt.NDArray[np.float64]
 
@@ -64,6 +64,7 @@ def decode(
         - a bucket: one made-up word of it;
         - a yes or no: the first of the schema's words for it;
         - a negative class that the schema does not name: ``not POSITIVE``;
+        - a target with learned classes: nothing, since it is read from the features;
         - an unseen word of a boolean or of a hashed feature, which no table encodes to: null.
 
         Where a number would be one of the words that mean missing (``-1``), the nearest that does
@@ -73,8 +74,6 @@ def decode(
     ------
     DataError
         If the arrays are not of this schema, or hold codes or numbers that it cannot give.
-    NotAvailableError
-        For a target with learned classes, which no column holds.
     """
     _check(schema, table)
     rounding = decimals or {}
@@ -90,6 +89,8 @@ def decode(
             values = _words(schema, feature, codes)
         columns.setdefault(feature.column, values)
     for target in schema.targets if table.targets else ():
+        if isinstance(target, CategoricalTarget) and target.source == "learned":
+            continue  # no column holds it: it is read from the features
         values = _target_values(schema, target, table, rounding.get(target.name))
         columns.setdefault(str(target.column), values)
     return pa.table(columns)
@@ -215,10 +216,6 @@ def _target_values(
         )
         return _numbers(schema, feature, values.astype(np.float64), decimals)
     if isinstance(target, CategoricalTarget):
-        if target.source == "learned":
-            raise NotAvailableError(
-                f"target {target.name}: learned classes are not there yet in this version"
-            )
         return _taken([None, *target.classes], values.astype(np.int64) + 1)
     codes = np.where(np.isnan(values), 0, np.nan_to_num(values) + 1).astype(np.int64)
     return _taken([None, _negative(schema, target), target.positive], codes)

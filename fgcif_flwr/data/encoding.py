@@ -27,7 +27,7 @@ from fgcif_flwr.data.schema import (
     Schema,
     Target,
 )
-from fgcif_flwr.errors import NotAvailableError, ValueOutOfKindError
+from fgcif_flwr.errors import ValueOutOfKindError
 
 MISSING, UNSEEN, FIRST = 0, 1, 2
 """Codes of a categorical input: missing, a word outside the vocabulary, the first word."""
@@ -38,13 +38,15 @@ class Head:
     """One target as an output of the model.
 
     ``outputs`` is 1 for binary and numeric, the number of classes for categorical. ``classes`` of
-    a binary head are (negative, positive); a numeric head has none.
+    a binary head are (negative, positive); a numeric head has none. ``learned`` classes are read
+    from no column: a run learns what they are.
     """
 
     name: str
     kind: Literal["binary", "categorical", "numeric"]
     outputs: int
     classes: tuple[str, ...]
+    learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class EncodedTable:
     categorical : int64 (rows, categorical and boolean features); 0 missing, 1 unseen, 2.. words
         (booleans: 2 false, 3 true)
     targets : by name, (rows,): binary float32 0 or 1 and numeric float32 in [0, 1], both NaN
-        where missing; categorical int64, -1 where missing
+        where missing; categorical int64, -1 where missing (and where nobody has learned it yet)
     """
 
     numeric: npt.NDArray[np.float32]
@@ -133,7 +135,8 @@ def feature_layout(schema: Schema) -> FeatureLayout:
 def encode(schema: Schema, table: pa.Table, targets: bool = True) -> EncodedTable:
     """Encode ``table``; without ``targets``, target columns need not be there.
 
-    Columns that the schema does not name are ignored.
+    Columns that the schema does not name are ignored. Every label of a target with learned
+    classes is missing: :class:`fgcif_flwr.models.segmentation.Segmentation` says what they are.
 
     Raises
     ------
@@ -141,15 +144,13 @@ def encode(schema: Schema, table: pa.Table, targets: bool = True) -> EncodedTabl
         Naming all columns that are not there.
     ValueOutOfKindError
         If a column holds values that its kind cannot have: how many, never which.
-    NotAvailableError
-        For a target with learned classes, which no column holds.
     DataError
         If the table has no rows, or two columns of one name.
     """
     check_table(table)
     wanted = [feature.column for feature in schema.features]
     if targets:
-        wanted += [_target_column(target) for target in schema.targets]
+        wanted += [_target_column(target) for target in schema.targets if not _learned(target)]
     check_columns(table, wanted)
     rows = table.num_rows
     numeric_features = [f for f in schema.features if isinstance(f, NumericFeature)]
@@ -188,15 +189,16 @@ def _head(target: Target) -> Head:
         negative = target.negative or f"not {target.positive}"
         return Head(target.name, "binary", 1, (negative, target.positive))
     if isinstance(target, CategoricalTarget):
-        return Head(target.name, "categorical", len(target.classes), target.classes)
+        classes = target.classes
+        return Head(target.name, "categorical", len(classes), classes, _learned(target))
     return Head(target.name, "numeric", 1, ())
 
 
+def _learned(target: Target) -> bool:
+    return isinstance(target, CategoricalTarget) and target.source == "learned"
+
+
 def _target_column(target: Target) -> str:
-    if isinstance(target, CategoricalTarget) and target.source == "learned":
-        raise NotAvailableError(
-            f"target {target.name}: learned classes are not there yet in this version"
-        )
     return target.column or target.name
 
 
@@ -242,6 +244,8 @@ def _boolean_codes(
 def _target_values(
     schema: Schema, target: Target, table: pa.Table
 ) -> npt.NDArray[np.float32] | npt.NDArray[np.int64]:
+    if _learned(target):
+        return np.full(table.num_rows, -1, np.int64)
     column = _target_column(target)
     if isinstance(target, NumericTarget):
         numbers = as_numbers(table[column], schema.missing, column)

@@ -2,8 +2,8 @@
 
 All enterprises encode with the same schema, and compare its :attr:`Schema.hash` before a run.
 It is a TOML file: ``name``, ``version``, ``description``, ``id_column``, ``missing`` and
-``forbidden`` at the top, then ``[[features]]`` and ``[[targets]]``, and ``[transactions]`` where
-the rows of customers are derived from lines of purchases.
+``forbidden`` at the top, then ``[[features]]`` and ``[[targets]]``, and ``[transactions]`` or
+``[records]`` where the rows of customers are derived from lines of purchases or all CRM records.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fgcif_flwr.data.features import (
     Transactions,
     Words,
 )
+from fgcif_flwr.data.records import Records, check_derived
 from fgcif_flwr.data.toml_text import dump_toml
 from fgcif_flwr.errors import SchemaError
 
@@ -43,6 +44,7 @@ __all__ = [
     "Feature",
     "NumericFeature",
     "NumericTarget",
+    "Records",
     "Schema",
     "Target",
     "Transactions",
@@ -56,7 +58,8 @@ MISSING_WORDS: Words = ("", " ", "NA", "NaN", "null", "None", "?")
 # Part of every hash: a change of how encoding.py turns values into numbers must raise it.
 ENCODING_VERSION = 1
 
-_BUILTIN = ("simulated", "telco", "mlc-churn", "bank-marketing", "online-retail")
+_TABLES = ("simulated", "telco", "mlc-churn", "bank-marketing", "online-retail")
+_BUILTIN = (*_TABLES, "online-retail-records", "crm")
 _HEADER = """\
 # Bounds and vocabularies are public. Agree on them in the consortium from what is natural for
 # the quantity; do not copy the extremes or rare words of anyone's own data.
@@ -80,6 +83,7 @@ class Schema(Part):
     features: tuple[Feature, ...] = Field(min_length=1)
     targets: tuple[Target, ...] = Field(min_length=1)
     transactions: Transactions | None = None
+    records: Records | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Schema:
@@ -88,6 +92,8 @@ class Schema(Part):
         _refuse_words_that_mean_missing(self)
         if self.transactions is not None and self.id_column is None:
             raise SchemaError("transactions: the derived table wants an id_column; name one")
+        if self.records is not None:
+            _check_records(self, self.records)
         return self
 
     @property
@@ -98,6 +104,8 @@ class Schema(Part):
         order of features, targets and words, which decides codes, does not.
         """
         tree = _without_descriptions(self.model_dump(mode="json"))
+        if self.records is None:
+            del tree["records"]  # the hash of a schema without them is older than they are
         tree["encoding"] = ENCODING_VERSION
         tree["missing"] = sorted({word.strip() for word in self.missing})
         tree["forbidden"] = sorted(set(self.forbidden))
@@ -186,6 +194,15 @@ def _without_descriptions(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_without_descriptions(item) for item in tree]
     return tree
+
+
+def _check_records(schema: Schema, records: Records) -> None:
+    if schema.id_column is None:
+        raise SchemaError("records: the derived table wants an id_column; name one")
+    if schema.transactions is not None:
+        raise SchemaError("give either [transactions] or [records], one of the two")
+    targets = [(part.name, part.column) for part in schema.targets if part.column is not None]
+    check_derived(records, [(part.name, part.column) for part in schema.features], targets)
 
 
 def _refuse_repeated_names(schema: Schema) -> None:
@@ -277,6 +294,6 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     kinds = _KINDS.get(str(loc[0]))
     if kinds is not None and len(loc) > 3:
         return list(kinds[str(loc[2])].model_fields)
-    if loc[0] == "transactions":
-        return list(Transactions.model_fields)
+    if loc[0] in ("transactions", "records"):
+        return list((Transactions if loc[0] == "transactions" else Records).model_fields)
     return list(Schema.model_fields)

@@ -15,7 +15,7 @@ import numpy as np
 from fgcif_flwr.config import RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import FeatureLayout, feature_layout
-from fgcif_flwr.data.schema import Schema
+from fgcif_flwr.data.schema import CategoricalTarget, Schema
 from fgcif_flwr.enterprise.private_tasks import PrivateTasks
 from fgcif_flwr.enterprise.tasks import Tasks
 from fgcif_flwr.errors import (
@@ -47,6 +47,7 @@ from fgcif_flwr.federation.requests import (
     Reply,
     Request,
 )
+from fgcif_flwr.federation.segmentation_releases import check_learned
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.federation.terms import check_schema, config_in
 from fgcif_flwr.models.network import parameter_count
@@ -115,9 +116,14 @@ class Enterprise:
         check_schema(manifest.terms, self.schema.hash)
         self.policy.check_manifest(manifest)
         config = config_in(manifest.terms)  # refuses what this version does not carry out
+        check_learned(config, feature_layout(self.schema))
         plan = self._plan(config, manifest)
         columns = [feature.column for feature in self.schema.features]
-        columns += [target.column or target.name for target in self.schema.targets]
+        columns += [
+            target.column or target.name
+            for target in self.schema.targets
+            if not (isinstance(target, CategoricalTarget) and target.source == "learned")
+        ]
         self.policy.check_run(plan, columns)
         if self.ledger is None:
             if plan is not None:

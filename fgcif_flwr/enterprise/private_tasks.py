@@ -16,6 +16,11 @@ from fgcif_flwr.enterprise.generator_tasks import (
     enterprise_contribution,
     synthetic_rows,
 )
+from fgcif_flwr.enterprise.segmentation_tasks import (
+    customer_segment_contributions,
+    enterprise_segment_contribution,
+    with_learned_labels,
+)
 from fgcif_flwr.enterprise.tasks import (
     Arrays,
     Values,
@@ -33,6 +38,7 @@ from fgcif_flwr.federation.private_releases import (
     split_of,
 )
 from fgcif_flwr.federation.releases import MODEL, STATISTICS, TRAIN, classes_of
+from fgcif_flwr.federation.segmentation_releases import segmentation_slots
 from fgcif_flwr.models.customer_gradients import bounded, customer_gradients
 from fgcif_flwr.models.network import MultiTaskNetwork, head_slices
 from fgcif_flwr.models.parameters import named_arrays, to_vector
@@ -74,6 +80,20 @@ class PrivateTasks:
             The task's input; it has passed the checks of
             :mod:`fgcif_flwr.federation.private_releases`.
         """
+        if task in segmentation_slots(self.config):
+            yield from self._segments(task, arrays)
+            return
+        rows, arrays = with_learned_labels(self.config, self.layout, self.rows, arrays)
+        yield from PrivateTasks(self.config, self.layout, rows)._of_labelled_rows(task, arrays)
+
+    def _segments(self, task: str, arrays: Arrays) -> Iterator[Rows]:
+        if self.config.privacy.unit == "enterprise":
+            yield enterprise_segment_contribution(task, arrays, self.config, self.layout, self.rows)
+        else:
+            data = self._capped("train")
+            yield from customer_segment_contributions(task, arrays, self.config, self.layout, data)
+
+    def _of_labelled_rows(self, task: str, arrays: Arrays) -> Iterator[Rows]:
         if self.config.privacy.unit == "enterprise":
             yield self._whole(task, arrays)
         elif task in generator_slots(self.config):
@@ -91,6 +111,10 @@ class PrivateTasks:
 
         ``mechanism`` says how many steps, of which share of the rows, with what noise.
         """
+        rows, arrays = with_learned_labels(self.config, self.layout, self.rows, arrays)
+        return PrivateTasks(self.config, self.layout, rows)._trained(arrays, mechanism)
+
+    def _trained(self, arrays: Arrays, mechanism: Mechanism) -> Values:
         # Opacus takes a second to import; only these runs need it.
         from fgcif_flwr.models.private_training import train_privately
 

@@ -12,6 +12,7 @@ from fgcif_flwr.config import ModelSection, RunConfig
 from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout
 from fgcif_flwr.enterprise.generator_tasks import exact_values, with_synthetic_rows
+from fgcif_flwr.enterprise.segmentation_tasks import exact_segment_values, with_learned_labels
 from fgcif_flwr.federation.count_words import to_words
 from fgcif_flwr.federation.generator_releases import generator_slots
 from fgcif_flwr.federation.releases import (
@@ -22,6 +23,7 @@ from fgcif_flwr.federation.releases import (
     TRAIN_EVALUATE,
     classes_of,
 )
+from fgcif_flwr.federation.segmentation_releases import segmentation_slots
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network
 from fgcif_flwr.models.parameters import from_vector, load_arrays, named_arrays, to_vector
 from fgcif_flwr.models.training import evaluate_counts, mean_gradient, train_locally
@@ -54,9 +56,16 @@ class Tasks:
         ----------
         arrays
             The task's input: the ``model``'s parameters (d,), ``rows`` of the federation,
-            ``round``, and, where classes are balanced, ``class_weights/``; it has passed
+            ``round``, and, where classes are balanced, ``class_weights/``, where they are learned,
+            ``segments/``; it has passed
             :func:`fgcif_flwr.federation.releases.check_input`.
         """
+        if task in segmentation_slots(self.config):
+            return exact_segment_values(task, arrays, self.config, self.layout, self.rows)
+        rows, arrays = with_learned_labels(self.config, self.layout, self.rows, arrays)
+        return Tasks(self.config, self.layout, rows)._of_labelled_rows(task, arrays)
+
+    def _of_labelled_rows(self, task: str, arrays: Arrays) -> Values:
         if task == STATISTICS:
             return self._statistics()
         if task in generator_slots(self.config):

@@ -15,7 +15,11 @@ from fgcif_flwr.data.encoding import FeatureLayout
 from fgcif_flwr.errors import PrivacyError
 from fgcif_flwr.federation.generator_releases import generator_shares, generator_slots
 from fgcif_flwr.federation.private_releases import VALIDATE, blocks_of, trains_locally
-from fgcif_flwr.federation.releases import EVALUATE, STATISTICS, TASKS, TRAIN
+from fgcif_flwr.federation.releases import EVALUATE, STATISTICS, TASKS, TRAIN, TRAIN_EVALUATE
+from fgcif_flwr.federation.segmentation_releases import (
+    segmentation_shares,
+    segmentation_slots,
+)
 from fgcif_flwr.privacy import accounting
 from fgcif_flwr.privacy.accounting import Curve
 from fgcif_flwr.privacy.mechanisms import Mechanism
@@ -97,8 +101,20 @@ def check_epsilon(config: RunConfig, plan: PrivacyPlan) -> None:
 def tasks_of(config: RunConfig) -> tuple[str, ...]:
     """Return the tasks that a run's manifest allows."""
     if config.privacy.unit == "none":
-        return TASKS + tuple(generator_slots(config))
+        return TASKS + tuple(generator_slots(config) | segmentation_slots(config))
     return tuple(_slots(config))
+
+
+def most_exact_sums(config: RunConfig, task: str) -> int:
+    """Return how many slots of a task a run without a privacy unit can need, retries included."""
+    slots = {
+        STATISTICS: 1,
+        EVALUATE: 1,
+        TRAIN: config.run.rounds,
+        TRAIN_EVALUATE: config.run.rounds,
+    }
+    slots |= generator_slots(config) | segmentation_slots(config)
+    return slots.get(task, 0) * (1 + config.run.retries)
 
 
 @lru_cache(maxsize=8)
@@ -134,6 +150,7 @@ def _slots(config: RunConfig) -> dict[str, int]:
         raise PrivacyError("privacy.spare_slots of a manifest wants a number")
     once = 1 + min(1, spare)
     slots = {STATISTICS: once} if config.privacy.unit == "customer" else {}
+    slots |= segmentation_slots(config)
     slots |= generator_slots(config)
     slots[TRAIN] = config.run.rounds + spare
     counted = len(validation_rounds(config))
@@ -167,6 +184,8 @@ def _mechanism(
 
 
 def _multiplier(config: RunConfig, task: str) -> float:
+    if task in segmentation_slots(config):
+        return _segmentation_multiplier(config, task)
     shares = generator_shares(config)
     others = "generator" if task in shares else "evaluation"
     name = {TRAIN: "noise", STATISTICS: "statistics"}.get(task, others) + "_multiplier"
@@ -176,6 +195,14 @@ def _multiplier(config: RunConfig, task: str) -> float:
     if task in shares:
         return float(value) * math.sqrt(generator_slots(config)[task] / shares[task])
     return float(value)
+
+
+def _segmentation_multiplier(config: RunConfig, task: str) -> float:
+    multiplier = config.segmentation.multiplier
+    if multiplier == "auto":
+        raise PrivacyError("segmentation.multiplier of a manifest wants a number")
+    slots, share = segmentation_slots(config)[task], segmentation_shares(config)[task]
+    return float(multiplier) * math.sqrt(slots / share)
 
 
 def _from_epsilon(config: RunConfig, features: FeatureLayout, parameters: int) -> RunConfig:
@@ -233,6 +260,13 @@ def _from_epsilon(config: RunConfig, features: FeatureLayout, parameters: int) -
         if privacy.statistics_multiplier == "auto":
             config = _replaced(config, statistics_multiplier=shared(STATISTICS, slots[STATISTICS]))
         before = curve(STATISTICS, _multiplier(config, STATISTICS))
+    if segmenting := segmentation_shares(config):
+        if config.segmentation.multiplier == "auto":
+            first = next(iter(segmenting))
+            once = calibrated(lambda z: curve(first, z) / slots[first])
+            config = _segmented(config, _up(once / math.sqrt(config.segmentation.share)))
+        for task in segmenting:
+            before = before + curve(task, _multiplier(config, task))
     if generating := generator_shares(config):
         if privacy.generator_multiplier == "auto":
             first = next(iter(generating))
@@ -256,11 +290,15 @@ def _from_multiplier(config: RunConfig) -> RunConfig:
     assert privacy.noise_multiplier != "auto"
     share = privacy.statistics_share
     generating = config.generator.share if generator_shares(config) else 0.0
-    if share + generating >= 1:
+    segmenting = config.segmentation.share if segmentation_shares(config) else 0.0
+    if share + generating + segmenting >= 1:
         raise PrivacyError(
-            "privacy.statistics_share and generator.share leave nothing for training; lower one"
+            "privacy.statistics_share, generator.share and segmentation.share leave nothing for "
+            "training; lower one"
         )
-    whole = slots[TRAIN] / privacy.noise_multiplier**2 / (1 - share - generating)
+    whole = slots[TRAIN] / privacy.noise_multiplier**2 / (1 - share - generating - segmenting)
+    if segmenting and config.segmentation.multiplier == "auto":
+        config = _segmented(config, _up(math.sqrt(1 / (segmenting * whole))))
     once = math.sqrt(slots.get(STATISTICS, slots[EVALUATE]) / (share * whole))
     counted = [slots[task] for task in (VALIDATE, EVALUATE) if task in slots]
     if privacy.unit == "enterprise":
@@ -282,6 +320,11 @@ def _up(value: float) -> float:
     """Round up to four significant digits."""
     step = 10.0 ** (math.floor(math.log10(value)) - 3)
     return float(f"{math.ceil(value / step) * step:.6g}")
+
+
+def _segmented(config: RunConfig, multiplier: float) -> RunConfig:
+    segmentation = config.segmentation.model_copy(update={"multiplier": multiplier})
+    return config.model_copy(update={"segmentation": segmentation})
 
 
 def _replaced(config: RunConfig, **values: object) -> RunConfig:

@@ -37,6 +37,12 @@ from fgcif_flwr.federation.releases import (
     class_weight_arrays,
     classes_of,
 )
+from fgcif_flwr.federation.segmentation_releases import (
+    check_segmentation_input,
+    checked_segments,
+    segmentation_blocks,
+    segmentation_slots,
+)
 from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.models.row_counts import row_count_size
 from fgcif_flwr.privacy.noisy_sum import Block
@@ -82,6 +88,8 @@ def blocks_of(
         return (Block(UPDATE, update_size(config, features)),)
     if task in generator_slots(config):
         return tuple(Block(*block) for block in counting_blocks(task, config, features))
+    if task in segmentation_slots(config):
+        return tuple(Block(*block) for block in segmentation_blocks(task, config, features))
     if task == STATISTICS and config.privacy.unit == "customer":
         blocks = [Block(ROWS, 1)]
         if config.training.class_weighting != "none":
@@ -118,6 +126,10 @@ def check_private_input(
     SecureSumError
         As :func:`fgcif_flwr.federation.releases.check_input`.
     """
+    if task in segmentation_slots(config):
+        check_segmentation_input(task, arrays, config, features)
+        return
+    arrays = checked_segments(arrays, config, features)
     if task in generator_slots(config):
         check_generator_input(task, arrays, config, features)
         return

@@ -12,7 +12,8 @@ train-evaluate the same, and counts of the received model's predictions on valid
 evaluate       counts of the model's predictions on validation and on test rows
 ============== =========================================================================
 
-A shared generator's tasks are in :mod:`fgcif_flwr.federation.generator_releases`.
+A shared generator's tasks are in :mod:`fgcif_flwr.federation.generator_releases`, those by which
+segments are learned in :mod:`fgcif_flwr.federation.segmentation_releases`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ from fgcif_flwr.federation.generator_releases import (
     generator_slots,
     sends_generator,
     without_generator,
+)
+from fgcif_flwr.federation.segmentation_releases import (
+    check_segmentation_input,
+    checked_segments,
+    segmentation_layout,
+    segmentation_slots,
 )
 from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.secagg.encoding import Field, VectorLayout
@@ -70,7 +77,7 @@ def layout_of(
     Parameters
     ----------
     task
-        One of ``TASKS``, or of the configured generator's.
+        One of ``TASKS``, or of the configured generator's or segmentation's.
     config
         The run's, from the manifest.
     features
@@ -85,6 +92,8 @@ def layout_of(
     """
     if task in generator_slots(config):
         return generator_layout(task, config, features)
+    if task in segmentation_slots(config):
+        return segmentation_layout(task, config, features)
     bits = config.secagg.value_bits
     whole = float((1 << (bits - 1)) - 1)
     bound = config.secagg.value_bound
@@ -141,6 +150,10 @@ def check_input(
         Naming the part of the input that is absent, not wanted, of a wrong kind or shape, not
         finite, or beyond its bounds.
     """
+    if task in segmentation_slots(config):
+        check_segmentation_input(task, arrays, config, features)
+        return
+    arrays = checked_segments(arrays, config, features)
     if task in generator_slots(config):
         check_generator_input(task, arrays, config, features)
         return

@@ -122,6 +122,8 @@ class SecureSumSession:
         self._exchange = Exchange(grid, settings.timeout, self._tolerated, settings.signer)
         self._epochs = Epochs(self._exchange, settings, terms, witness)
         self._open: SlotCollection | None = None
+        self.standing: ArrayMap = {}
+        """Arrays that every task's input has beside its own, from when they are set on."""
 
     @property
     def epoch(self) -> Epoch:
@@ -160,14 +162,15 @@ class SecureSumSession:
 
     def _open_next(self, task: Task) -> list[Message]:
         number, ads = self._epochs.take()
-        hashed = input_hash(task.arrays)
+        arrays = {**task.arrays, **self.standing}
+        hashed = input_hash(arrays)
         try:
             slot = SlotCollection(self.epoch, number, task.name, task.released, hashed, ads)
         except MisbehaviourError as error:
             self._epochs.leave_out(error.names, str(error))
             raise
         self._open = slot
-        inputs = arrays_to_record(task.arrays)
+        inputs = arrays_to_record(arrays)
         return [
             self._exchange.message(name, Release(slot.release_request(name)), inputs, hashed)
             for name in slot.cohort

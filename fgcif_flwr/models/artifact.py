@@ -19,12 +19,13 @@ from pydantic import ValidationError
 
 import fgcif_flwr
 from fgcif_flwr.config import ModelSection
-from fgcif_flwr.data.decoding import in_units
-from fgcif_flwr.data.encoding import encode, feature_layout
-from fgcif_flwr.data.schema import NumericTarget, Schema, schema_from_toml
+from fgcif_flwr.data.encoding import FeatureLayout, encode, feature_layout
+from fgcif_flwr.data.schema import Schema, schema_from_toml
 from fgcif_flwr.errors import ConfigurationError, DataError, SchemaError
 from fgcif_flwr.models.network import MultiTaskNetwork, build_network, parameter_count
 from fgcif_flwr.models.parameters import Arrays, load_arrays, named_arrays
+from fgcif_flwr.models.prediction_columns import prediction_columns, with_id
+from fgcif_flwr.models.segmentation import Segmentation
 from fgcif_flwr.models.tensor_file import read_tensors, write_tensors
 
 FORMAT = "fgcif-model"
@@ -36,7 +37,8 @@ class LoadedModel:
     """A model file's content.
 
     ``version`` is the version of this package that wrote it; ``statement`` is what the writer
-    added (run, privacy), as plain JSON values.
+    added (run, privacy), as plain JSON values. ``segments`` say what the classes of a learned
+    target are, where the schema has one.
     """
 
     network: MultiTaskNetwork
@@ -44,6 +46,7 @@ class LoadedModel:
     model: ModelSection
     version: str
     statement: dict[str, object]
+    segments: Segmentation | None = None
 
 
 def save_model(
@@ -63,7 +66,8 @@ def save_model(
     schema
         Stored as a whole, and checked by its hash when the file is read.
     statement
-        What a reader should know of the run (rounds, privacy, figures); JSON values.
+        What a reader should know of the run (rounds, privacy, figures); JSON values. What it says
+        under ``segments`` is :meth:`Segmentation.as_dict`.
 
     Raises
     ------
@@ -112,13 +116,29 @@ def load_model(path: Path) -> LoadedModel:
             raise DataError(f"{path} is damaged: its arrays are not those of its network")
         network = build_network(features, model, seed=0)
         load_arrays(network, arrays)
+        segments = _segments(statement, features)
     except KeyError as error:
         raise DataError(f"{path} is damaged: its metadata has no {error.args[0]}") from None
     except (ValidationError, json.JSONDecodeError, RecursionError):
         raise DataError(f"{path} is damaged: its metadata cannot be read") from None
     except (ConfigurationError, SchemaError) as error:
         raise DataError(f"{path} is damaged: {error}") from None
-    return LoadedModel(network, schema, model, texts.get("version", "unknown"), statement)
+    version = texts.get("version", "unknown")
+    return LoadedModel(network, schema, model, version, statement, segments)
+
+
+def _segments(statement: object, features: FeatureLayout) -> Segmentation | None:
+    """Return the segments of a model's statement, checked against its schema."""
+    tree = statement.get("segments") if isinstance(statement, dict) else None
+    if tree is None:
+        return None
+    segments = Segmentation.from_dict(tree)
+    classes = {head.name: head.classes for head in features.heads if head.learned}
+    if classes.get(segments.target) != tuple(one.word for one in segments.segments):
+        raise DataError("the segments are damaged: they are not of the schema's learned target")
+    if not {name for name, _ in segments.features} <= set(features.numeric):
+        raise DataError("the segments are damaged: they are of features that the schema has not")
+    return segments
 
 
 def predict(model: LoadedModel, table: pa.Table) -> pa.Table:
@@ -137,26 +157,9 @@ def predict(model: LoadedModel, table: pa.Table) -> pa.Table:
     MissingColumnError, ValueOutOfKindError
         As :func:`fgcif_flwr.data.encoding.encode`.
     """
-    outputs = model.network.outputs(encode(model.schema, table, targets=False)).astype(np.float64)
-    columns: dict[str, object] = {}
-    if model.schema.id_column in table.column_names:
-        columns[str(model.schema.id_column)] = table[model.schema.id_column]
-    targets = {target.name: target for target in model.schema.targets}
-    for head, where in zip(model.network.layout.heads, model.network.head_slices, strict=True):
-        scores = outputs[:, where]
-        target = targets[head.name]
-        if head.kind == "binary":
-            columns[f"{head.name}_probability"] = 1 / (
-                1 + np.exp(-np.clip(scores[:, 0], -500, 500))
-            )
-        elif isinstance(target, NumericTarget):
-            columns[head.name] = in_units(target, scores[:, 0])
-        else:
-            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-            shares /= shares.sum(axis=1, keepdims=True)
-            columns[head.name] = np.array(head.classes)[shares.argmax(axis=1)]
-            columns[f"{head.name}_probability"] = shares.max(axis=1)
-    return pa.table(columns)
+    outputs = model.network.outputs(encode(model.schema, table, targets=False))
+    columns = prediction_columns(model.network, model.schema, outputs, likeliest=1)
+    return with_id(model.schema, table, columns)
 
 
 def model_sha256(arrays: Mapping[str, NDArray[np.float32]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fgcif_flwr.data.schema import Schema
+from fgcif_flwr.models.numeric_counts import DECILE, DECILES
 
 
 def model_card(record: Mapping[str, Any], schema: Schema) -> str:
@@ -30,6 +31,7 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         f"(threshold {sums['threshold']}, at most {sums['tolerated_dropouts']} lost).",
         *_generator(record),
         "",
+        *_segments(record),
         "## Privacy",
         "",
         str(record["privacy"]["statement"]),
@@ -38,7 +40,9 @@ def model_card(record: Mapping[str, Any], schema: Schema) -> str:
         "",
         *_figures(record["metrics"]["test"]),
         "",
-        _source(record["privacy"]["unit"]),
+        _source(
+            record["privacy"]["unit"], any(target.kind == "numeric" for target in schema.targets)
+        ),
         "",
         "## Inputs",
         "",
@@ -78,15 +82,63 @@ def _generator(record: Mapping[str, Any]) -> list[str]:
     return ["", f"{use}: of {source}."]
 
 
+def _segments(record: Mapping[str, Any]) -> list[str]:
+    """Describe the segments that a learned target's classes are."""
+    learned = record.get("segments")
+    if learned is None:
+        return []
+    features = [
+        f"`{one['name']}`" + (" (less is more)" * one["less"]) for one in learned["features"]
+    ]
+    by = [one["name"] for one in learned["features"]]
+    lines = [
+        f"## Segments ({learned['target']})",
+        "",
+        "Learned by k-means over secure sums before the training, from "
+        f"{', '.join(features)}; the most valuable first, named by rule. A customer is in the "
+        "segment of the nearest centre. Centres and profile are released under the statement of "
+        "privacy below. Typical values are means on the schema's scale.",
+        "",
+        f"| class | name | share | {' | '.join(f'typical {name}' for name in by)} |",
+        "|---|---|---|" + "---|" * len(by),
+    ]
+    for one in learned["segments"]:
+        typical = [one["typical"][name] for name in by]
+        shown = ["-" if value is None else f"{value:.4g}" for value in typical]
+        lines.append(
+            f"| {one['word']} | {one['name']} | {one['share']:.1%} | {' | '.join(shown)} |"
+        )
+    return [*lines, ""]
+
+
 def _figures(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = ["| target | metric | value |", "|---|---|---|"]
     for head, values in metrics.items():
         lines += [
             f"| {head} | {name} | {value:.4f} |"
             for name, value in values.items()
-            if name not in ("rows", "positives")
+            if name not in ("rows", "positives") and not name.startswith(DECILE)
         ]
+    for head, values in metrics.items():
+        if f"{DECILE}1_true" in values:
+            lines += ["", *_deciles(head, values)]
     return lines
+
+
+def _deciles(head: str, values: Mapping[str, float]) -> list[str]:
+    """Say how far a numeric target's predictions are from what came, by decile of them."""
+    return [
+        f"Calibration of {head}, by decile of the prediction (shares of the target's range, on "
+        "its log scale where it has one):",
+        "",
+        "| decile | mean predicted | mean true |",
+        "|---|---|---|",
+        *(
+            f"| {decile} | {values[f'{DECILE}{decile}_predicted']:.4f} "
+            f"| {values[f'{DECILE}{decile}_true']:.4f} |"
+            for decile in range(1, DECILES + 1)
+        ),
+    ]
 
 
 def _algorithm(record: Mapping[str, Any]) -> str:
@@ -105,8 +157,11 @@ def _rows(rows: Mapping[str, float], unit: str) -> str:
     return f"about {rows['train']:.0f} training rows in all (a noisy count)"
 
 
-def _source(unit: str) -> str:
+def _source(unit: str, numeric: bool) -> str:
+    bins = {False: ("200 score bins", "64 and 32"), True: ("20 score bins", "16 and 8")}
+    scores, ranks = bins[unit != "none"]
+    of_ranks = f", Spearman from {ranks} bins of prediction and target" if numeric else ""
     if unit == "none":
-        return "The figures come from summed counts; AUC from 200 score bins."
+        return f"The figures come from summed counts; AUC from {scores}{of_ranks}."
     what = {"customer": "counts", "enterprise": "means of each enterprise's shares"}[unit]
-    return f"The figures come from noisy sums of {what}, charged like all else; 20 score bins."
+    return f"The figures come from noisy sums of {what}, charged like all else; {scores}{of_ranks}."

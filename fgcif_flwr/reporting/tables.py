@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fgcif_flwr.models.numeric_counts import DECILE
+
 _NAMES = {
     "centralized": "centralized",
     "logistic_regression": "logistic regression",
@@ -43,7 +45,7 @@ def print_simulation(result: Mapping[str, Any], warnings: Sequence[str], console
             shown = ", ".join(
                 f"{key} {_figure(value)}"
                 for key, value in head.items()
-                if key not in ("rows", "positives")
+                if key not in ("rows", "positives") and not key.startswith(DECILE)
             )
             console.print(f"{name} (federated): {shown}")
     moved = result["communication"]
