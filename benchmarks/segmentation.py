@@ -106,7 +106,7 @@ def pooled_labels(config: RunConfig, consortium: Consortium, segments: int) -> R
     chosen = chosen_features(config, consortium.layout)
     plain = config.model_copy(update={"privacy": RunConfig().privacy})
     columns = summed_here(consortium, plain, None, COLUMNS, {}).values
-    space = space_of(list(columns.values()), 0.0, [one.less for one in chosen])
+    space = space_of(list(columns.values()), 0.0, [one.lower_is_better for one in chosen])
     coordinates, _ = space.coordinates(chosen, consortium.pooled("train"))
     return np.asarray(KMeans(segments, n_init=20, random_state=0).fit_predict(coordinates))
 

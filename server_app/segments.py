@@ -36,7 +36,7 @@ from fgcif_flwr.federation.segmentation_releases import (
 from fgcif_flwr.federation.task_input import ArrayMap
 from fgcif_flwr.models import segment_learning as learning
 from fgcif_flwr.models.segment_names import names_of
-from fgcif_flwr.models.segmentation import Reals, Segment, Segmentation, Space
+from fgcif_flwr.models.segmentation import CERTAIN, Reals, Segment, Segmentation, Space
 from fgcif_flwr.privacy.plan import PrivacyPlan
 from fgcif_flwr.seeds import seed_for
 from server_app.sums import TaskSums
@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 _FEWEST = 10.0  # customers of a segment: a centre of fewer would be near to a single one's numbers
 _FEWEST_SHARE = 0.01  # of the enterprises' means, where those are summed
 _SETTLED = 1e-4
-_CERTAIN = 2.0  # standard deviations
 
 
 def learn_segments(
@@ -94,10 +93,10 @@ class _Stage:
                 "there are no training rows at any enterprise; use a larger table or change "
                 "data.test_fraction"
             )
-        space = learning.space_of(histograms, deviation, [one.less for one in chosen])
+        space = learning.space_of(histograms, deviation, [one.lower_is_better for one in chosen])
         grid = self.summed(GRID, space_inputs(space))
-        less = [one.less for one in chosen]
-        prior = max(total, 0.0) * learning.independent(histograms, deviation, space, less)
+        lower = [one.lower_is_better for one in chosen]
+        prior = max(total, 0.0) * learning.independence_prior(histograms, deviation, space, lower)
         weights = learning.grid_weights(grid.values[CELL], grid.deviations[CELL], prior)
         centres = self._centres(space, weights, total)
         return self._described(space, centres, total)
@@ -106,18 +105,18 @@ class _Stage:
         """Seed on the grid, then let customers move the centres."""
         dimensions, segments = len(space.low), learned_head(self.config, self.features).outputs
         seed = seed_for(self.config, "segments")
-        centres = learning.seeds_of(weights, dimensions, segments, seed)
+        centres = learning.initial_centres(weights, dimensions, segments, seed)
         for number in range(1, segmentation_iterations(self.config) + 1):
             sums = self.summed(STEP, self._input(space, centres, total))
             counts, offsets = sums.values[COUNTS], self._offsets(sums, dimensions, total)
-            noise = _CERTAIN * sums.deviations[COUNTS]
+            noise = CERTAIN * sums.deviations[COUNTS]
             least = self._fewest(sums)
-            moved, still = learning.step(centres, offsets, counts, max(least, noise))
+            moved, still = learning.lloyd_step(centres, offsets, counts, max(least, noise))
             # a count within its noise says nothing; a small one above it says that few are there
             emptied = [one for one in still if counts[one] < least and noise < total / segments / 4]
             if emptied:
-                logger.info("step %d: segments %s are seeded anew", number, emptied)
-                moved = learning.seeded_anew(moved, emptied, weights)
+                logger.info("step %d: segments %s are reinitialised", number, emptied)
+                moved = learning.reinitialised(moved, emptied, weights)
             change = float(np.abs(moved - centres).max())
             centres = moved
             logger.info("segments, step %d: centres moved by at most %.4f", number, change)
@@ -165,7 +164,7 @@ class _Stage:
             )
             for word, name, share, own in zip(head.classes, names, shares, means, strict=True)
         )
-        by = tuple((one.name, one.less) for one in chosen)
+        by = tuple((one.name, one.lower_is_better) for one in chosen)
         return Segmentation(head.name, by, space, centres, segments)
 
     def _means(self, sums: TaskSums, total: float) -> tuple[Reals, Reals]:
@@ -176,7 +175,7 @@ class _Stage:
         root = math.sqrt(width)
         there = counts - (absent if self.plan is None else root * absent)
         deviation = math.hypot(sums.deviations[COUNTS], root * sums.deviations[ABSENT])
-        least = max(self._fewest(sums), _CERTAIN * deviation)
+        least = max(self._fewest(sums), CERTAIN * deviation)
         known = there >= least
         there = np.where(known, there, 1.0)
         means = values * total / there if self.plan is None else (1 + root * values / there) / 2

@@ -12,7 +12,13 @@ from fgcif_flwr.data.encoding import feature_layout
 from fgcif_flwr.data.schema import load_schema
 from fgcif_flwr.enterprise.agent.limits import DAY, AgentState
 from fgcif_flwr.enterprise.agent.runs import RunLimits, check_length, epsilon_of, terms_hash
-from fgcif_flwr.errors import AuthenticationError, LedgerError, PolicyError, SecureSumError
+from fgcif_flwr.errors import (
+    AuthenticationError,
+    LedgerError,
+    PolicyError,
+    SecureSumError,
+    SlotSpentError,
+)
 from fgcif_flwr.federation.private_plan import most_exact_sums, with_noise
 from fgcif_flwr.federation.session import SessionSettings
 from fgcif_flwr.federation.terms import config_in, terms_of
@@ -134,7 +140,7 @@ def test_a_run_waits_for_approval_and_uses_it_up(state):
             state.admit(manifest(1), 0.5, wants)
     (asked,) = state.runs()
     assert (asked.state, asked.joined, asked.epsilon) == ("waiting", None, 0.5)
-    assert state.approve(asked.terms[:8].upper()) == asked.terms
+    assert state.approve(asked.terms[:32].upper()) == asked.terms
     assert state.runs()[0].state == "approved"
     state.admit(manifest(2), 0.5, wants)  # the same terms under the name of a new try
     state.count_join(manifest(2))
@@ -219,17 +225,30 @@ def test_the_exact_sums_of_a_run_are_as_many_as_it_can_need(state, tmp_path, clo
     most = most_exact_sums(config, "train")
     assert most == 4
     for slot in range(1, most + 1):
-        state.count_sum("aa", "train", slot, most)
-    state.count_sum("aa", "train", most, most)  # the answer was lost: the same slot again
+        state.count_sum("aa", "train", slot, digest(slot), most)
+    state.count_sum("aa", "train", most, digest(most), most)  # the answer was lost: asked again
+    with pytest.raises(SlotSpentError):  # in another epoch, with another model
+        state.count_sum("aa", "evaluate", 1, digest(99), most)
     with pytest.raises(PolicyError, match="rounds and retries"):
-        state.count_sum("aa", "train", most + 1, most)
-    state.count_sum("aa", "evaluate", most + 1, most)
-    state.count_sum("bb", "train", most + 1, most)
+        state.count_sum("aa", "train", most + 1, digest(7), most)
+    state.count_sum("aa", "evaluate", most + 1, digest(7), most)
+    state.count_sum("bb", "train", most + 1, digest(7), most)
     with AgentState(tmp_path / "agent.db", clock) as again, pytest.raises(PolicyError):
-        again.count_sum("aa", "train", most + 1, most)
+        again.count_sum("aa", "train", most + 2, digest(7), most)
 
 
 def test_a_task_that_a_run_does_not_have_gets_no_sum(state):
     config = config_in(manifest().terms)
     with pytest.raises(PolicyError):
-        state.count_sum("aa", "generator", 1, most_exact_sums(config, "generator"))
+        state.count_sum("aa", "generator", 1, digest(1), most_exact_sums(config, "generator"))
+
+
+def test_runs_cannot_be_stocked_up_for_one_day(state, clock):
+    wants = limits(epsilon=2.0)
+    for day in range(3):
+        clock.now = NOW + 2 * day * DAY
+        state.admit(manifest(day + 1), 2.0, wants)
+        state.count_join(manifest(day + 1))
+    with pytest.raises(PolicyError, match="epsilon_per_day"):
+        state.admit(manifest(1), 2.0, wants)
+    state.admit(manifest(3), 2.0, wants)  # a later epoch of today's run

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +28,8 @@ from fgcif_flwr.enterprise.agent.admin_app import AdminSocket
 from fgcif_flwr.enterprise.agent.agent import Outcome
 from fgcif_flwr.enterprise.agent.operation import Answer, Operation
 from fgcif_flwr.enterprise.agent.own_log import EVENT, JsonLines, log_event
-from fgcif_flwr.enterprise.agent.protocol import GuardedConfig, QuietServer
+from fgcif_flwr.enterprise.agent.protocol import GuardedConfig, QuietServer, TurnedAway
+from fgcif_flwr.enterprise.agent.server import flush_denormals
 from fgcif_flwr.enterprise.agent.shared_app import SharedSocket, leaves_after
 from fgcif_flwr.enterprise.agent.sockets import ADMIN_MODES, SHARED_MODES, listen
 from fgcif_flwr.enterprise.agent.state_lock import state_lock
@@ -419,3 +421,19 @@ def test_the_log_keeps_a_strangers_words_short_and_on_one_line(caplog):
     found = json.loads(line)
     assert found["level"] == "warning"
     assert len(found["reason"]) == 500
+
+
+def test_who_is_turned_away_often_fills_no_log():
+    counts = TurnedAway()
+    assert [counts.to_log(7, "user", now) for now in (0.0, 1.0, 2.0, 59.0)] == [1, 0, 0, 0]
+    assert counts.to_log(8, "user", 3.0) == 1
+    assert counts.to_log(7, "user", 61.0) == 4
+
+
+def test_the_agents_thread_takes_numbers_next_to_zero_for_zero():
+    def product() -> float:
+        return float((torch.tensor([1e-38]) * torch.tensor([1e-3])).item())
+
+    assert product() > 0
+    with ThreadPoolExecutor(1, "agent", flush_denormals) as one:
+        assert one.submit(product).result() == 0.0

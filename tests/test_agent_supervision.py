@@ -12,10 +12,10 @@ import pytest
 
 from fgcif_flwr.config.enterprise import load_enterprise
 from fgcif_flwr.enterprise.agent.restarts import SETTLED, Supervised
-from fgcif_flwr.enterprise.agent.supervision import check_apart, supernode_arguments
+from fgcif_flwr.enterprise.agent.supervision import _home, check_apart, supernode_arguments
 from fgcif_flwr.enterprise.agent.users import Users
 from fgcif_flwr.errors import ConfigurationError, PolicyError
-from tests.agent_rig import AGENT, ROOT, SUPERNODE, consortium, wait_until
+from tests.agent_rig import AGENT, ROOT, STRANGER, SUPERNODE, consortium, wait_until
 
 LISTEN = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); \
 s.listen(); time.sleep(100)"
@@ -123,6 +123,52 @@ def test_without_rights_nobody_starts_processes_as_others(config, monkeypatch):
     check_apart(Users(AGENT, SUPERNODE), AGENT)
 
 
+def test_a_stranger_who_listens_where_the_agent_should_is_refused():
+    with pytest.raises(PolicyError, match=f"user {STRANGER} listens"):
+        check_apart(Users(AGENT, SUPERNODE), STRANGER)
+
+
+def test_a_home_that_is_another_users_is_not_given_away(config):
+    if os.geteuid() != 0:
+        pytest.skip("giving directories away wants root")
+    base = config.agent.shared.parent.parent
+    base.mkdir()
+    assert _home(config, SUPERNODE)["HOME"] == str(base / "supernode")
+    assert (base / "supernode").stat().st_uid == SUPERNODE
+    _home(config, SUPERNODE)
+    os.chown(base / "supernode", AGENT, AGENT)
+    with pytest.raises(ConfigurationError, match="no directory of the SuperNode's user"):
+        _home(config, SUPERNODE)
+    assert (base / "supernode").stat().st_uid == AGENT
+
+
+def test_a_process_has_no_terminal_and_its_lines_no_control_characters():
+    said: list[str] = []
+    script = (
+        "printf 'a\\033[2Jb\\n\\302\\233c\\rd\\n' >&2; pwd; head -c 100000 /dev/zero; printf end"
+    )
+    one = child("sh", "-c", script, say=said.append)
+    one.tend(0.0)
+    wait_until(lambda: one.tend(0.0) or one.process is None, 20)
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert said[:3] == [f"child: a{mark}[2Jb", f"child: {mark}c{mark}d", "child: /"]
+    assert all(not set(line) & set("\0\x1b\r\x9b") for line in said)
+    assert said[-1].endswith("end")
+
+
+def test_a_process_that_writes_much_at_its_end_is_waited_for():
+    said: list[str] = []
+    script = (
+        "trap 'head -c 300000 /dev/zero; echo done; exit' TERM; echo up; "
+        "while :; do sleep 0.05; done"
+    )
+    one = child("sh", "-c", script, say=said.append)
+    one.tend(0.0)
+    wait_until(lambda: one.tend(0.0) or said, 20)
+    one.stop(10)
+    assert said[-1].endswith("done")
+
+
 def test_a_supernode_wants_address_certificate_and_key(config, tmp_path):
     def with_supernode(**changes):
         section = config.supernode.model_copy(update=changes)
@@ -188,6 +234,12 @@ def test_both_run_as_their_users_and_end_with_whoever_started_them(number):
             given = Path(f"/proc/{agent}/environ").read_bytes()
             assert f"{PASSWORD}=y".encode() in given
             assert b"FGCIF_TEST_SECRET" not in given
+            assert b"PYTHONSAFEPATH=1" in given
+            assert "PYTHONSAFEPATH=1" in said
+            for one in started:
+                assert os.readlink(f"/proc/{one}/cwd") == "/"
+                outputs = {os.readlink(f"/proc/{one}/fd/{number}") for number in (1, 2)}
+                assert all(name.startswith("pipe:") for name in outputs)
         finally:
             process.send_signal(number)
             code = process.wait(30)

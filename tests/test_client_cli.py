@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import stat
+import sys
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +84,48 @@ def test_the_list_of_commands_is_complete():
     assert re.search(r"--install-completion", shown)
 
 
+def test_join_starts_the_agent_apart_from_the_current_directory(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    given: list[list[str]] = []
+    monkeypatch.setattr(
+        "fgcif_flwr.enterprise.agent.supervision.supervise",
+        lambda _, command: given.append(command),
+    )
+    monkeypatch.chdir(client.directory)
+    assert run("join", "--config", client.config.name).exit_code == 0
+    assert given[0][:3] == [sys.executable, "-P", "-m"]
+    assert given[0][-2:] == ["--config", str(client.config)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[agent]", "[agent]\nsupernode_usr = 'x'", "did you mean agent.supernode_user?"),
+        ("[consortium]", "[consortium]\nschem = 'x'", "did you mean consortium.schema?"),
+        ("[data.table]", "[data.table]\ndelimeter = ';'", "did you mean data.table.delimiter?"),
+        ("[agent]", "[agents]", "did you mean agent?"),
+    ],
+)
+def test_a_key_that_no_configuration_has_is_told_with_the_nearest(
+    client: Client, old: str, new: str, told: str
+):
+    client.edit(old, new)
+    result = client.run("check")
+    assert result.exit_code == 11
+    assert told in result.stderr
+
+
 # init
+
+
+def test_init_of_root_makes_state_and_sockets_of_the_agents_user(tmp_path: Path):
+    if os.geteuid() != 0:
+        pytest.skip("giving directories away wants root")
+    enterprise(tmp_path, user="64101")
+    for name, right in (("state", 0o700), ("sockets", 0o711)):
+        assert (tmp_path / name).stat().st_uid == 64101
+        assert mode(tmp_path / name) == right
 
 
 def test_init_makes_key_configuration_and_policy_that_only_the_owner_can_use(tmp_path: Path):
@@ -237,7 +279,7 @@ def test_policy_show_and_check_tell_rules_and_faults(client: Client, tmp_path: P
     assert (checked["changed"], checked["rules"]["epsilon_total"]) == (["epsilon_total"], 3.0)
     stricter.write_text("epsilon_totl = 3.0\n")
     wrong = client.run("policy", "check", "--policy", str(stricter))
-    assert wrong.exit_code == 10
+    assert wrong.exit_code == 11
     assert "epsilon_totl" in error_line(wrong)
 
 
@@ -427,12 +469,12 @@ def test_a_run_that_waits_is_listed_and_approved_by_its_terms(client: Client):
     assert "0.75" in text
     assert "12" in text
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
-    assert client.told("runs", "approve", "CDCDCDCD")["terms"] == "cd" * 32
+    assert client.told("runs", "approve", "CD" * 16)["terms"] == "cd" * 32
     states = {one["terms"]: one["state"] for one in client.told("runs", "list")["runs"]}
     assert states == {"cd" * 32: "approved", "0a" * 32: "waiting"}
 
 
-@pytest.mark.parametrize(("terms", "code"), [("cdcd", 10), ("x" * 16, 10), ("12345678", 51)])
+@pytest.mark.parametrize(("terms", "code"), [("cdcd", 10), ("x" * 32, 10), ("12" * 16, 51)])
 def test_terms_that_are_none_approve_nothing(client: Client, terms: str, code: int):
     ask_for(client, RUN, "cd" * 32, 0.75)
     refused = client.run("runs", "approve", terms)
@@ -443,5 +485,5 @@ def test_terms_that_are_none_approve_nothing(client: Client, terms: str, code: i
 
 def test_approval_that_nobody_asks_for_is_said(client: Client):
     ask_for(client, RUN, "cd" * 32, 0.75)
-    printed = json.loads(client.run("runs", "approve", "cdcdcdcd", "--format", "json").stdout)
+    printed = json.loads(client.run("runs", "approve", "cd" * 16, "--format", "json").stdout)
     assert "agent.approval is false" in printed["warnings"][0]

@@ -110,11 +110,11 @@ def everything(client: Client, where: str) -> dict[str, Any]:
         ["synthesize", "--rows", "20", "--steps", "2"],
     ):
         out = client.directory / f"{where}-{command[0]}.parquet"
-        said = client.told(*command, "--out", str(out))
+        said = client.told(*command, "--out", str(out), "--overwrite")
         told[command[0]] = {key: value for key, value in said.items() if key != "out"}
         told[f"{command[0]} table"] = pyarrow.parquet.read_table(out)
     out = client.directory / "exported.pt2"
-    client.told("export-model", "--out", str(out))
+    client.told("export-model", "--out", str(out), "--overwrite")
     told["export"] = out.with_suffix(".json").read_bytes()
     model = str(client.state / "models" / f"{RUN}.safetensors")
     handed = client.told("evaluate", *FRACTIONS, "--model", model)
@@ -147,8 +147,8 @@ def test_status_and_check_tell_that_the_agent_runs(answers: Any):
 def test_errors_of_the_agent_are_one_line_with_their_exit_code(client: Client, answers: Any):
     refused = client.run("evaluate", "--model", "ffff")
     assert refused.exit_code == 21
-    assert "no models that were kept" in error_line(refused)
-    refused = client.run("runs", "approve", "12345678")
+    assert "ffff is neither a file" in error_line(refused)
+    refused = client.run("runs", "approve", "12" * 16)
     assert refused.exit_code == 51
     assert error_line(refused).startswith("fgcif-client: ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import threading
@@ -20,8 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fgcif_flwr.cli.client.connection import examine_connection
-from fgcif_flwr.config.enterprise import SuperNodeSection
+from fgcif_flwr.config.enterprise import SuperNodeSection, load_enterprise
 from fgcif_flwr.enterprise.operations.readiness import Check
+from fgcif_flwr.enterprise.site import Site
+from fgcif_flwr.errors import ConfigurationError
+from tests.agent_rig import AGENT, STRANGER, SUPERNODE, needs_users, place, run_as
 from tests.client_rig import Client, customers, enterprise, write_csv, write_roster
 
 SECRET = "Erika-Mustermann"
@@ -117,6 +121,142 @@ def test_faults_of_the_data_name_column_and_count_and_no_value(client: Client):
     assert "age" in said
     assert "3" in said
     assert "churn" in said
+
+
+def test_features_of_the_policy_that_no_column_has_are_warned_of(client: Client):
+    (client.directory / "policy.toml").write_text('features = ["age", "agee"]\n')
+    code, found = checks(client)
+    assert code == 0
+    assert found["policy"][0]["state"] == "warning"
+    assert "features names agee, which" in found["policy"][0]["found"]
+
+
+# users and rights
+
+
+def as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving files to other users wants root")
+
+
+@pytest.fixture
+def shared_place() -> Iterator[Path]:
+    """A directory through which other users can pass."""
+    with place() as found:
+        yield found
+
+
+def of(user: int, *paths: Path) -> None:
+    for path in paths:
+        os.chown(path, user, user)
+
+
+@pytest.fixture
+def house(shared_place: Path) -> Client:
+    """An enterprise of root's whose state is its agent's, a user of its own."""
+    as_root()
+    made = enterprise(shared_place)
+    for path in made.directory.iterdir():
+        path.chmod(0o700 if path.is_dir() else 0o644)
+    made.edit('# user = ""', f'user = "{AGENT}"')
+    made.edit('# supernode_user = ""', f'supernode_user = "{SUPERNODE}"')
+    (made.directory / "sockets").mkdir(mode=0o711, exist_ok=True)
+    of(AGENT, made.directory / "sockets", made.state, *made.state.iterdir())
+    return made
+
+
+def test_root_checks_for_the_agents_user(house: Client):
+    code, found = checks(house)
+    assert (code, faults(found)) == (0, set())
+    assert found["readable files"][0]["state"] == "ok"
+
+
+def test_a_state_of_another_user_than_the_agents_is_a_fault(house: Client):
+    of(0, house.state / "identity.pem")
+    found = checks(house)[1]
+    assert faults(found) == {"state directory", "identity key"}
+    assert found["identity key"][0]["advice"] == f"chown -R {AGENT}: {house.state}"
+    of(AGENT, house.state / "identity.pem")
+    of(STRANGER, house.state)
+    found = checks(house)[1]
+    assert faults(found) == {"state directory"}
+    assert f"belongs to user {STRANGER}" in found["state directory"][0]["found"]
+
+
+def test_data_that_the_agents_user_cannot_read_is_a_fault(house: Client):
+    table = house.directory / "customers.csv"
+    table.chmod(0o600)
+    found = checks(house)[1]
+    assert faults(found) == {"readable files"}
+    assert str(table) in found["readable files"][0]["found"]
+    table.chmod(0o644)
+    house.directory.chmod(0o700)
+    assert "readable files" in faults(checks(house)[1])
+
+
+def test_sockets_that_the_agents_user_cannot_make_are_a_fault(house: Client):
+    sockets = house.directory / "sockets"
+    sockets.rmdir()
+    found = checks(house)[1]
+    assert faults(found) == {"sockets"}
+    wanted = f"install -d -o {AGENT} -m 0711 {sockets}"
+    assert found["sockets"][0]["advice"] == wanted
+    sockets.mkdir()
+    assert faults(checks(house)[1]) == {"sockets"}
+    of(STRANGER, sockets)
+    assert "another user" in checks(house)[1]["sockets"][0]["found"]
+
+
+def test_an_agents_user_that_is_not_there_is_a_fault(client: Client):
+    client.edit('# user = ""', 'user = "nobody-there"')
+    code, found = checks(client)
+    assert code == 4
+    assert "no user nobody-there" in found["users"][0]["found"]
+
+
+@pytest.mark.parametrize(
+    "name", ["policy.toml", "roster.json", "coordinator.pub", "fgcif-client.toml"]
+)
+def test_what_decides_what_leaves_is_not_for_others_to_change(client: Client, name: str):
+    path = client.directory / name
+    path.chmod(0o664)
+    found = checks(client)[1]
+    assert faults(found) == {"own files"}
+    assert str(path) in found["own files"][0]["found"]
+    config = load_enterprise(client.directory / "fgcif-client.toml")
+    with pytest.raises(ConfigurationError, match="can be changed by others"):
+        Site.open(config)
+    path.chmod(0o644)
+    Site.open(config)
+    client.directory.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="can be changed by others"):
+        Site.open(config)
+    client.directory.chmod(0o1777)
+    Site.open(config)
+    if os.geteuid() == 0:
+        of(STRANGER, path)
+        with pytest.raises(ConfigurationError, match=f"of user {STRANGER}"):
+            Site.open(config)
+
+
+def test_whoever_may_not_read_the_state_is_told_so_in_lines(house: Client):
+    (house.state / "ledger.db").touch()
+    code = (
+        "import os, sys\n"
+        "from fgcif_flwr.cli.client.main import main\n"
+        "sys.argv = ['fgcif-client', 'check', '--format', 'json', "
+        f"'--config', {str(house.config)!r}]\n"
+        "main()\n"
+    )
+    needs_users()
+    process = run_as(STRANGER, ["-c", code])
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 4, stderr
+    found = {one["name"]: one for one in json.loads(stdout)["result"]["checks"]}
+    for name in ("state directory", "identity key", "ledger"):
+        assert found[name]["state"] == "fault"
+        assert "Permission denied" in found[name]["found"]
+    assert found["sockets"]["state"] == "not checked"
 
 
 # the connection

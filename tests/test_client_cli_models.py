@@ -13,16 +13,24 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from fgcif_flwr.config import ModelSection
+from fgcif_flwr.config import ModelSection, unflatten
 from fgcif_flwr.config.enterprise import load_enterprise
 from fgcif_flwr.data.encoding import encode, feature_layout
 from fgcif_flwr.data.membership import TEST, membership
 from fgcif_flwr.data.schema import schema_from_toml
 from fgcif_flwr.data.sources import read_table
+from fgcif_flwr.enterprise.agent.kept_models import keep_model
 from fgcif_flwr.enterprise.agent.limits import AgentState
+from fgcif_flwr.enterprise.site import Site
+from fgcif_flwr.federation.releases import MODEL
+from fgcif_flwr.federation.segmentation_releases import segment_inputs
+from fgcif_flwr.federation.session import SessionSettings
+from fgcif_flwr.federation.terms import terms_of
 from fgcif_flwr.models.artifact import load_model, save_model
 from fgcif_flwr.models.metrics import metrics_from_counts
 from fgcif_flwr.models.network import build_network
+from fgcif_flwr.models.parameters import named_arrays, to_vector
+from fgcif_flwr.models.segmentation import Space
 from fgcif_flwr.models.training import evaluate_counts
 from fgcif_flwr.privacy.ledger import SqliteLedger
 from tests.client_rig import (
@@ -74,7 +82,7 @@ def test_describe_counts_what_is_missing_clipped_and_unseen(client: Client):
         "missing": 0,
     }
     text = client.run("describe").stdout
-    assert "few" in text
+    assert "few" not in text
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
 
 
@@ -105,7 +113,7 @@ def test_features_without_targets_want_none(client: Client, tmp_path: Path):
     out = tmp_path / "f.csv"
     client.told("features", "--no-targets", "--out", str(out))
     assert "churn" not in read_table(out).column_names
-    assert client.run("features", "--out", str(out)).exit_code in (21, 22)
+    assert client.run("features", "--overwrite", "--out", str(out)).exit_code == 22
 
 
 def drop_targets(client: Client) -> None:
@@ -179,7 +187,9 @@ def test_a_model_is_taken_by_name_by_file_or_the_newest(client: Client, tmp_path
 
 
 def test_a_model_that_is_none_is_refused(client: Client, tmp_path: Path):
-    assert client.run("score", "--out", "x.csv", "--model", "ffff").exit_code == 21
+    unknown = client.run("score", "--out", "x.csv", "--model", "ffff")
+    assert unknown.exit_code == 21
+    assert "ffff is neither a file, a run's directory nor the beginning" in error_line(unknown)
     client.keep_model("abcd" * 16)
     ambiguous = client.run("score", "--out", "x.csv", "--model", "ab")
     assert "2 models" in error_line(ambiguous)
@@ -307,7 +317,7 @@ def test_synthetic_customers_have_the_schemas_columns_and_a_word_of_what_they_re
     encode(client.schema, made)
     assert "No differential privacy" in told["privacy"]
     assert told["learnt_from"] == 300
-    noisy = client.told(*arguments, "--noise-multiplier", "5")
+    noisy = client.told(*arguments, "--overwrite", "--noise-multiplier", "5")
     assert "epsilon" in noisy["privacy"]
     assert "ledger was not charged" in noisy["privacy"]
 
@@ -331,3 +341,90 @@ def test_no_operation_on_models_changes_what_was_charged(client: Client, tmp_pat
     client.told("evaluate", *FRACTIONS)
     assert client.told("budget")["spent"] == 0
     assert load_enterprise(client.config).enterprise.name == "acme"
+
+
+# a learned target
+
+CENTRES = np.array([[0.9], [0.6], [0.4], [0.1]])
+
+
+@pytest.fixture
+def segmented(tmp_path: Path) -> Client:
+    """An enterprise whose agent kept the model of a run that learned four segments by spend."""
+    made = enterprise(tmp_path)
+    schema = tmp_path / "shop.toml"
+    text = schema.read_text(encoding="utf-8")
+    learned = 'name = "next"\nkind = "categorical"\n'
+    assert learned in text
+    schema.write_text(text.replace(learned, f'{learned}source = "learned"\n'), encoding="utf-8")
+    site = Site.open(load_enterprise(made.config))
+    config = unflatten(
+        {
+            "model.hidden": "8",
+            "segmentation.target": "next",
+            "segmentation.features": "spend",
+            "run.enterprises": 4,
+        }
+    )
+    manifest = SessionSettings.of(config).manifest(
+        bytes.fromhex(RUN)[:16], 1, terms_of(config, site.schema.hash), site.roster
+    )
+    network = build_network(feature_layout(site.schema), config.model, 0)
+    space = Space(np.zeros(1), np.ones(1), np.full(1, 0.5))
+    arrays = {MODEL: to_vector(named_arrays(network)), **segment_inputs(space, CENTRES)}
+    keep_model(site, manifest, arrays)
+    return made
+
+
+def segments_by_spend(table: pa.Table) -> np.ndarray:
+    spend = np.array(table["spend"].to_pylist(), float) / 1000
+    return np.abs(spend[:, np.newaxis] - CENTRES[:, 0]).argmin(axis=1)
+
+
+def test_a_model_that_the_agent_kept_says_which_segment_a_customer_is_in(
+    segmented: Client, tmp_path: Path
+):
+    segmented.told("score", "--out", str(tmp_path / "s.parquet"))
+    scores = pa.parquet.read_table(tmp_path / "s.parquet")
+    table = read_table(segmented.directory / "customers.csv")
+    words = np.array(["food", "toys", "books", "tools"])[segments_by_spend(table)]
+    expected = dict(zip(table["customer"].to_pylist(), words.tolist(), strict=True))
+    for column in ("next_assigned", "next_name"):
+        given = zip(scores["customer"].to_pylist(), scores[column].to_pylist(), strict=True)
+        assert dict(given) == expected
+
+
+def test_evaluate_labels_the_test_customers_by_the_released_centres(segmented: Client):
+    told = segmented.told("evaluate", *FRACTIONS)
+    table = read_table(segmented.directory / "customers.csv")
+    with SqliteLedger(segmented.state / "ledger.db", "acme") as ledger:
+        split = membership(table["customer"].to_pylist(), ledger.population_key, 0.1, 0.2)
+    where = np.flatnonzero(split == TEST)
+    loaded = load_model(next((segmented.state / "models").glob("*.safetensors")))
+    outputs = loaded.network.outputs(encode(segmented.schema, table).take(where))
+    place = [head.name for head in loaded.network.layout.heads].index("next")
+    said = outputs[:, loaded.network.head_slices[place]].argmax(axis=1)
+    figures = told["heads"]["next"]
+    assert figures["rows"] == len(where) == told["rows"]
+    assert figures["accuracy"] == pytest.approx((said == segments_by_spend(table)[where]).mean())
+
+
+def test_a_model_without_segments_is_not_evaluated_on_a_learned_target_and_says_so(
+    segmented: Client,
+):
+    segmented.keep_model("ef" * 32)
+    result = segmented.run("evaluate", *FRACTIONS, "--model", "efef", "--format", "json")
+    printed = json.loads(result.stdout)
+    assert printed["result"]["heads"]["next"]["rows"] == 0
+    assert any("next is learned, and is not evaluated" in one for one in printed["warnings"])
+
+
+def test_a_personal_model_keeps_the_segments(segmented: Client):
+    write_csv(segmented.directory / "customers.csv", customers(1500))
+    told = segmented.told("personalize", *FRACTIONS, "--seed", "3")
+    assert told["kept"], "an untrained model is easily bettered"
+    assert told["before"]["next"]["rows"] == told["rows"]["validation"]
+    assert told["after"]["next"]["accuracy"] > told["before"]["next"]["accuracy"]
+    personal = load_model(segmented.state / "models" / f"{told['saved']}.safetensors")
+    assert personal.segments is not None
+    assert personal.segments.names == ("food", "toys", "books", "tools")

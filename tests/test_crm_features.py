@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 
 from benchmarks.online_retail import customers_of
 from fgcif_flwr.config import SimulatorSection
+from fgcif_flwr.data.crm import contacts
 from fgcif_flwr.data.crm.features import build_features
+from fgcif_flwr.data.crm.outcome import refuse_short_horizon
 from fgcif_flwr.data.crm.sentiment import sentiment_scores
 from fgcif_flwr.data.crm.topics import WHOLE, topic_shares
+from fgcif_flwr.data.crm.window import Window
 from fgcif_flwr.data.encoding import bucket, encode
 from fgcif_flwr.data.schema import Schema, load_schema, schema_from_toml
 from fgcif_flwr.data.simulator import simulate
@@ -72,6 +75,21 @@ def test_purchases_by_hand() -> None:
 def test_without_invoices_a_purchase_is_what_was_bought_at_one_time() -> None:
     rows = [line("ann", -5), line("ann", -5), line("ann", -3)]
     assert one("transactions", rows, "frequency")["frequency"] == 2
+
+
+def test_of_a_huge_text_the_beginning_is_read_and_parts_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = "great " * 5
+    rows = [
+        contact("ann", -9, text=good + "x" * 10_000 + " terrible" * 1000),
+        *(contact("ann", -8, text=f"happy word{chr(97 + i)}") for i in range(20)),
+    ]
+    whole = one("interactions", rows, "sentiment", "topic:0")
+    short = [contact("ann", -9, text=good), *rows[1:]]
+    assert whole["sentiment"] == one("interactions", short, "sentiment")["sentiment"]
+    monkeypatch.setattr(contacts, "CHARACTERS_AT_ONCE", 500)
+    assert one("interactions", rows, "sentiment", "topic:0") == whole
 
 
 def test_sums_are_exact_in_any_order() -> None:
@@ -486,3 +504,14 @@ def test_online_retail_has_the_customers_that_it_is_known_for(
     encoded = encode(chosen, table)
     assert encoded.targets["churn"].sum() == 1449
     assert np.all(encoded.categorical >= 2)
+
+
+def test_an_enterprise_may_say_up_to_when_its_records_are_complete():
+    window = Window.of(load_schema("crm").records, None, True)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("CREATE TABLE transactions AS SELECT TIMESTAMP '2000-01-01' AS time")
+        with pytest.raises(DataError, match="complete_until"):
+            refuse_short_horizon(connection, window, None)
+        with pytest.raises(DataError, match="before the horizon ends"):
+            refuse_short_horizon(connection, window, window.until.date() - timedelta(days=1))
+        refuse_short_horizon(connection, window, window.until.date())

@@ -124,12 +124,42 @@ def test_the_nearest_names_are_told_for_those_that_are_not_there(german: TableSo
     assert advice == {
         "gekuendigt": "did you mean gekündigt?",
         "umsatz": "did you mean Umsatz?",
-        "Q": "see the names in the table",
+        "Q": "the table has Kunden-Nr, Umsatz, Tarif, Land, Rundbrief, gekündigt, Berater",
     }
     with pytest.raises(
         MissingColumnError, match=r"umsatz is not in .*did you mean Umsatz\?.*\(3 more"
     ):
         customer_table(CrmData(table=source), german_schema())
+
+
+@pytest.mark.parametrize("first", ["anna-grünwald;12;B;DE;ja;nein;x", "anna;b;umsatzx;c;d;e;f"])
+def test_a_header_line_that_may_be_a_customers_is_not_shown(german: TableSource, first: str):
+    file = Path(german.source)
+    _, rest = file.read_bytes().split(b"\r\n", 1)
+    file.write_bytes(first.encode("cp1252") + b"\r\n" + rest)
+    report = check_data(CrmData(table=german), german_schema())
+    absent = [one for _, one in report.all_findings() if one.kind == "absent"]
+    assert len(absent) == 6
+    for one in absent:
+        assert one.advice == "see the names in the table, and that its file has a header line"
+
+
+def test_a_mapping_to_a_word_that_the_schema_lacks_is_a_fault(german: TableSource) -> None:
+    words = german.words | {"tariff": {"B": "Basic", "P": "premium", "X": ""}, "churn": {"ja": "x"}}
+    report = check_data(CrmData(table=german.model_copy(update={"words": words})), german_schema())
+    told = [one.sentence() for _, one in report.all_findings() if one.kind == "settings"]
+    assert told == [
+        "words of tariff maps to `Basic`; did you mean `basic`?",
+        "words of churn maps to `x`; the schema's words are no, yes",
+    ]
+
+
+def test_what_is_unreadable_and_missing_is_said_so(german: TableSource) -> None:
+    source = german.model_copy(update={"thousands": ""})
+    report = check_data(CrmData(table=source, unreadable="missing"), german_schema())
+    (told,) = [one.sentence() for _, one in report.all_findings() if one.kind == "not-a-number"]
+    assert "are not numbers and are taken as missing" in told
+    assert "unreadable" not in told
 
 
 def test_the_last_row_of_a_customer_is_kept_where_that_is_wanted(german: TableSource) -> None:
@@ -283,6 +313,54 @@ def test_every_fault_of_records_is_said_with_its_column_and_count(tmp_path: Path
         customer_table(data, records_schema())
     lenient = records(tmp_path, *more, unreadable="missing")
     assert customer_table(lenient, records_schema())[0].num_rows == 20
+
+
+def test_purchases_that_end_long_before_the_cut_off_are_said(tmp_path: Path) -> None:
+    for cutoff, said in ((date(2024, 8, 29), False), (date(2024, 8, 30), True)):
+        _, report = customer_table(
+            records(tmp_path), records_schema(), cutoff=cutoff, targets=False
+        )
+        told = report.sentences("warning", kinds=("ends-early",))
+        assert bool(told) == said
+    assert told[0].startswith("transactions end 32 days before the cut-off 2024-08-30")
+
+
+def test_codes_that_the_schemas_lists_lack_are_counted(tmp_path: Path) -> None:
+    day = datetime(2024, 5, 1)
+    lines = [
+        f"{i % 20},{day + timedelta(days=i % 90)},{['food', ' tools', 'Food', ''][i % 4]}"
+        for i in range(200)
+    ]
+    (tmp_path / "sales.csv").write_text("\n".join(["customer,time,Art", *lines]))
+    contacts = [f"1,2024-05-01,{'Telefon' if i < 7 else 'phone'}" for i in range(10)]
+    (tmp_path / "calls.csv").write_text("\n".join(["customer,time,channel", *contacts]))
+    schema = schema_from_mapping(
+        {
+            "name": "lists",
+            "id_column": "customer",
+            "features": [
+                {"name": name, "kind": "numeric", "lower": 0, "upper": 9}
+                for name in ("category_share:food", "contacts:phone")
+            ],
+            "targets": [{"name": "churn", "kind": "binary", "positive": "yes", "negative": "no"}],
+            "records": {
+                "cutoff": date(2024, 6, 1),
+                "horizon_days": 30,
+                "categories": ["food", "tools"],
+                "channels": ["phone"],
+            },
+        },
+        "lists",
+    )
+    data = CrmData(
+        transactions=TableSource(source=str(tmp_path / "sales.csv"), columns={"category": "Art"}),
+        interactions=TableSource(source=str(tmp_path / "calls.csv")),
+    )
+    told = check_data(data, schema).sentences("warning", kinds=("unlisted-code",))
+    assert [one.partition(";")[0] for one in told] == [
+        "transactions: column Art: 50 of 200 rows hold a code that the schema does not list",
+        "interactions: column channel: 7 of 10 rows hold a code that the schema does not list",
+    ]
 
 
 def test_the_form_of_dates_is_named(tmp_path: Path) -> None:

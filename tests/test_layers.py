@@ -167,7 +167,15 @@ def test_the_audit_knows_nothing_of_what_lies_above_it():
 def test_an_enterprise_uses_of_the_federation_only_what_has_no_flower():
     allowed = ("answering", "count_words", "generator_releases", "private_plan")
     allowed += ("private_releases", "releases", "requests", "segmentation_releases")
-    allowed += ("task_input", "terms", "agent_body", "agent_http", "roster", "signing")
+    allowed += (
+        "local_work",
+        "task_input",
+        "terms",
+        "agent_body",
+        "agent_http",
+        "roster",
+        "signing",
+    )
     used = {
         name.removeprefix(f"{PACKAGE}.federation.").split(".")[0]
         for file in modules("enterprise")

@@ -18,6 +18,7 @@ from fgcif_flwr.models.network import build_network
 from fgcif_flwr.models.paired_gain import auc_gain, loss_gain
 from fgcif_flwr.models.parameters import named_arrays
 from fgcif_flwr.models.personalization import PersonalizationSettings, personalize
+from fgcif_flwr.models.segmentation import Segment, Segmentation, Space
 from fgcif_flwr.models.training import train_locally
 
 SCHEMA = schema_from_toml(
@@ -185,3 +186,44 @@ def test_a_gain_in_loss_has_a_paired_t_bound():
     assert loss_gain(before, before, 0.95).lower == 0
     with pytest.raises(ValueError, match="two rows"):
         loss_gain([1.0], [2.0], 0.95)
+
+
+def test_a_learned_target_is_tuned_and_compared_by_the_models_segments():
+    learned = schema_from_toml(
+        SCHEMA.to_toml()
+        + """
+[[targets]]
+name = "group"
+kind = "categorical"
+source = "learned"
+classes = ["high", "low"]
+""",
+        "this test",
+    )
+    segments = Segmentation(
+        "group",
+        (("a", False),),
+        Space(np.zeros(1), np.ones(1), np.full(1, 0.5)),
+        np.array([[0.7], [0.3]]),
+        (Segment("high"), Segment("low")),
+    )
+    network = build_network(feature_layout(learned), MODEL, seed=0)
+    loaded = LoadedModel(network, learned, MODEL, "0", {}, segments)
+    rng = np.random.default_rng(3)
+
+    def rows(number):
+        a, b = rng.normal(size=(2, number))
+        return encode(learned, pa.table({"a": a, "b": b, "churn": ["0"] * number}))
+
+    splits = Splits(rows(400), rows(200), rows(1))
+    assert (splits.train.targets["group"] == -1).all()
+    settings = PersonalizationSettings(learning_rate=5e-3)
+    found = personalize(loaded, splits, settings, seed=1)
+    truth = np.where(splits.validation.numeric[:, 0] >= 0.5, 0, 1)
+    for tuned, figures in ((network, found.before), (found.network, found.after)):
+        assert figures["group"]["rows"] == 200
+        hit = tuned.outputs(splits.validation)[:, 1:].argmax(axis=1) == truth
+        assert figures["group"]["accuracy"] == pytest.approx(hit.mean())
+    assert found.after["group"]["accuracy"] > 0.9
+    without = LoadedModel(network, learned, MODEL, "0", {})
+    assert personalize(without, splits, settings, seed=1).after["group"]["rows"] == 0

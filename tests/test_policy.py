@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from fgcif_flwr.config import unflatten
 from fgcif_flwr.errors import CohortError, ConfigurationError, PolicyError
+from fgcif_flwr.federation.local_work import local_steps
 from fgcif_flwr.privacy.mechanisms import Mechanism
 from fgcif_flwr.privacy.noisy_sum import Block, NoisySum
 from fgcif_flwr.privacy.plan import PlannedRelease, PrivacyPlan
@@ -190,7 +192,8 @@ def test_a_policy_is_read_from_toml(tmp_path):
         ("epsilon_per_run = inf", "epsilon_per_run: input should be a finite number"),
         ("delta_total = 1.0", "delta_total: input should be less than 1"),
         ("minimum_cohort = 2", "minimum_cohort: input should be greater than or equal to 3"),
-        ("secure_aggregation = false", "secure_aggregation: extra inputs are not permitted"),
+        ("epsilon_per_runs = 1.0", r"epsilon_per_runs: .* did you mean epsilon_per_run\?"),
+        ("secure_aggregation = false", "secure_aggregation: there is no such key"),
     ],
 )
 def test_a_policy_that_cannot_be_read_is_refused_and_no_other_takes_its_place(tmp_path, text, told):
@@ -199,3 +202,32 @@ def test_a_policy_that_cannot_be_read_is_refused_and_no_other_takes_its_place(tm
         path.write_text(text)
     with pytest.raises(ConfigurationError, match=told):
         load_policy(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 2 * 128),
+        ({"training.algorithm": "fedsgd"}, 0),
+        ({"generator.kind": "ctgan", "generator.steps": 500}, 2 * 128 + 500),
+        (
+            {
+                "privacy.unit": "customer",
+                "privacy.noise": "local",
+                "privacy.epsilon": 1.0,
+                "privacy.delta": 1e-5,
+                "privacy.sampling_rate": 1e-6,
+                "training.local_epochs": 1000,
+            },
+            1_000_000_000,
+        ),
+    ],
+)
+def test_what_a_run_asks_to_train_is_bounded_by_its_manifest_alone(settings, steps):
+    config = unflatten(settings)
+    assert local_steps(config) == steps
+    if steps > Policy().maximum_local_steps:
+        with pytest.raises(PolicyError, match="maximum_local_steps"):
+            Policy().check_work(steps)
+    else:
+        Policy().check_work(steps)

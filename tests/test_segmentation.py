@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +17,13 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from fgcif_flwr.config import RunConfig, unflatten
+from fgcif_flwr.data.consortium import EnterpriseRows
 from fgcif_flwr.data.encoding import EncodedTable, FeatureLayout, Head, encode
 from fgcif_flwr.data.schema import load_schema
+from fgcif_flwr.enterprise import segmentation_tasks
 from fgcif_flwr.enterprise.segmentation_tasks import with_learned_labels
 from fgcif_flwr.enterprise.simulated import consortium_of
-from fgcif_flwr.errors import ClassAbsentError, ConfigurationError, DataError
+from fgcif_flwr.errors import ClassAbsentError, ConfigurationError, DataError, PolicyError
 from fgcif_flwr.federation.records import INPUT
 from fgcif_flwr.federation.segmentation_releases import (
     CENTRES,
@@ -37,6 +41,7 @@ from fgcif_flwr.models.segment_names import names_of
 from fgcif_flwr.models.segmentation import (
     NOWHERE,
     ChosenFeature,
+    Segment,
     Segmentation,
     Space,
     assign,
@@ -88,12 +93,12 @@ def test_the_space_runs_between_released_quantiles_and_turns_what_is_less_value(
     assert space.low == pytest.approx([low] * 2, abs=0.01)
     assert space.width == pytest.approx([high - low] * 2, abs=0.02)
     middle = (np.median(values) - low) / (high - low)
-    assert space.stand == pytest.approx([middle, 1 - middle], abs=0.02)
+    assert space.missing_value == pytest.approx([middle, 1 - middle], abs=0.02)
     turned = ChosenFeature("b", 1, True)
     data = table_of(np.array([[low, low], [high, high], [0, 0]]), np.array([[0, 0]] * 2 + [[1, 1]]))
     coordinates, known = space.coordinates((TWO[0], turned), data)
     np.testing.assert_allclose(coordinates[:2], [[0, 1], [1, 0]], atol=0.03)
-    np.testing.assert_allclose(coordinates[2], space.stand)
+    np.testing.assert_allclose(coordinates[2], space.missing_value)
     assert known.tolist() == [True, True, False]
 
 
@@ -102,7 +107,7 @@ def test_a_feature_that_does_not_vary_gives_a_lawful_space(values):
     space = learning.space_of([histogram_of(np.array(values))], 0.0, [False])
     assert 0 < space.width[0] <= 1
     assert 0 <= space.low[0] <= 1
-    assert 0 <= space.stand[0] <= 1
+    assert 0 <= space.missing_value[0] <= 1
 
 
 @given(
@@ -115,7 +120,7 @@ def test_no_noisy_histogram_gives_an_unlawful_space(counts, deviation, less):
     space = learning.space_of([np.array(counts)], deviation, [less])
     segmentation = Segmentation("t", (("a", less),), space, np.array([[0.5]]), ())
     tree = segmentation.as_dict() | {
-        "segments": [{"word": "s", "name": "n", "share": 1.0, "typical": {}}]
+        "segments": [{"word": "s", "name": "n", "share": 1.0, "means": {}}]
     }
     Segmentation.from_dict(tree)
 
@@ -140,7 +145,7 @@ def test_independent_features_give_the_grid_the_product_of_their_histograms():
     coordinates, _ = space.coordinates(chosen, table_of(points))
     size = learning.grid_side(2) ** 2
     counts = np.bincount(learning.grid_places(coordinates), minlength=size)
-    shares = learning.independent(histograms, 0.0, space, [True, False])
+    shares = learning.independence_prior(histograms, 0.0, space, [True, False])
     assert shares.sum() == pytest.approx(1)
     assert np.abs(shares - counts / len(points)).sum() < 0.2  # of which sampling is most
     noise = random.normal(0, 30, size)
@@ -154,13 +159,13 @@ def lloyd(points: np.ndarray, segments: int = 4) -> np.ndarray:
     size = learning.grid_side(points.shape[1]) ** points.shape[1]
     counts = np.bincount(learning.grid_places(points), minlength=size).astype(float)
     weights = learning.grid_weights(counts, 0.0, np.zeros(size))
-    centres = learning.seeds_of(weights, points.shape[1], segments, 7)
+    centres = learning.initial_centres(weights, points.shape[1], segments, 7)
     for _ in range(10):
         labels = nearest(points, centres)
         held = np.bincount(labels, minlength=segments)
         offsets = np.zeros_like(centres)
         np.add.at(offsets, labels, points - centres[labels])
-        centres, emptied = learning.step(centres, offsets, held, 1.0)
+        centres, emptied = learning.lloyd_step(centres, offsets, held, 1.0)
         assert not emptied
     return learning.by_value(centres)
 
@@ -183,24 +188,29 @@ def test_the_order_of_rows_and_of_centres_changes_nothing():
     assert (np.diff(one.mean(axis=1)) <= 0).all()
 
 
-def test_no_seed_is_a_row_but_the_mean_of_middles_of_cells():
+def test_each_seed_is_a_weighted_mean_of_middles_of_cells():
     """Also where a cell holds a single customer: cells are public, and so are their middles."""
-    points = blobs(rows=5)
-    side = learning.grid_side(2)
-    counts = np.bincount(learning.grid_places(points), minlength=side**2).astype(float)
-    seeds = learning.seeds_of(counts, 2, 4, 0)
-    distances = np.abs(seeds[:, np.newaxis] - points).max(axis=2)
-    assert (distances > 0).all()
+    points = blobs(rows=9)
+    middles = learning.grid_points(2)
+    counts = np.bincount(learning.grid_places(points), minlength=len(middles)).astype(float)
+    seeds = learning.initial_centres(counts, 2, 4, 0)
+    nearer = nearest(middles, seeds)
+    for number, seed in enumerate(seeds):
+        weights = np.where(nearer == number, counts, 0.0)
+        assert weights.sum() > 0
+        np.testing.assert_allclose(seed, weights @ middles / weights.sum(), atol=1e-12)
 
 
-def test_what_is_within_its_noise_does_not_move_and_what_is_empty_is_seeded_anew():
+def test_what_is_within_its_noise_does_not_move_and_what_is_empty_is_reinitialised():
     centres = np.array([[0.2, 0.2], [0.9, 0.9]])
-    moved, still = learning.step(centres, np.array([[5.0, 5.0], [3.0, 3.0]]), np.array([50, 1]), 10)
+    moved, still = learning.lloyd_step(
+        centres, np.array([[5.0, 5.0], [3.0, 3.0]]), np.array([50, 1]), 10
+    )
     assert still == [1]
     np.testing.assert_allclose(moved, [[0.3, 0.3], [0.9, 0.9]])
     weights = np.zeros(learning.grid_side(2) ** 2)
     weights[learning.grid_places(np.array([[0.8, 0.1]]))[0]] = 5.0
-    anew = learning.seeded_anew(moved, still, weights)
+    anew = learning.reinitialised(moved, still, weights)
     np.testing.assert_array_equal(anew[0], moved[0])
     assert np.abs(anew[1] - [0.8, 0.1]).max() < 1 / learning.grid_side(2)
 
@@ -239,7 +249,8 @@ def test_chosen_features_follow_the_names_or_the_rule():
     def chosen(names: tuple[str, ...], *wanted: str) -> list[tuple[str, bool]]:
         flat = {"segmentation.target": "t", "segmentation.features": ",".join(wanted)}
         return [
-            (one.name, one.less) for one in chosen_features(unflatten(flat), features_named(names))
+            (one.name, one.lower_is_better)
+            for one in chosen_features(unflatten(flat), features_named(names))
         ]
 
     rule = [("recency_days", True), ("spend", False)]
@@ -271,11 +282,11 @@ def test_settings_without_effect_are_refused(flat, words):
 def test_what_is_released_of_segments_survives_json_and_damage_is_found():
     space = Space(np.array([0.1, 0.0]), np.array([0.5, 1.0]), np.array([0.5, 0.5]))
     tree = Segmentation("t", (("a", False), ("b", True)), space, np.full((2, 2), 0.5), ()).as_dict()
-    segment = {"word": "s", "name": "n", "share": 0.5, "typical": {"a": 1.0, "b": None}}
+    segment = {"word": "s", "name": "n", "share": 0.5, "means": {"a": 1.0, "b": None}}
     tree["segments"] = [segment, segment]
     read = Segmentation.from_dict(json.loads(json.dumps(tree)))
     assert json.dumps(read.as_dict(), sort_keys=True) == json.dumps(tree, sort_keys=True)
-    assert math.isnan(read.segments[0].typical["b"])
+    assert math.isnan(read.segments[0].means["b"])
     assert read.names == ("n", "n")
     for name in tree:
         with pytest.raises(DataError, match="damaged"):
@@ -287,10 +298,54 @@ def test_what_is_released_of_segments_survives_json_and_damage_is_found():
         {"low": [-1, 0]},
         {"features": 3},
         {"segments": [segment]},
-        {"stand": "x"},
+        {"missing_value": "x"},
     ):
         with pytest.raises(DataError, match="damaged"):
             Segmentation.from_dict({**tree, **change})
+
+
+def test_segments_without_a_profile_are_called_by_their_class():
+    space = Space(np.zeros(1), np.ones(1), np.full(1, 0.5))
+    plain = Segmentation(
+        "t", (("a", True),), space, np.array([[0.9], [0.1]]), (Segment("x"), Segment("y"))
+    )
+    read = Segmentation.from_dict(json.loads(json.dumps(plain.as_dict(), allow_nan=False)))
+    assert read.names == ("x", "y")
+    assert math.isnan(read.segments[0].share)
+    assert read.segments[0].means == {}
+    bare = plain.as_dict() | {"segments": [{"word": "x"}, {"word": "y"}]}
+    assert Segmentation.from_dict(bare).as_dict() == plain.as_dict()
+
+
+def rows_of(points: np.ndarray) -> EnterpriseRows:
+    data = table_of(points)
+    return EnterpriseRows(data, data.take([0]), data.take([]), "a", 0.1, 0.1)
+
+
+def test_labels_are_held_for_two_segmentations_and_not_beyond_the_rows_life():
+    config = unflatten({"segmentation.target": "t", "segmentation.features": "a,b"})
+    layout = features_named(("a", "b"))
+    centres = [np.array([[0.9, 0.9], [low, 0.1]]) for low in (0.1, 0.2, 0.3)]
+    inputs = [segment_inputs(PLAIN, each) for each in centres]
+    rows = rows_of(blobs())
+    before = len(segmentation_tasks._of_rows)
+    labelled = [with_learned_labels(config, layout, rows, each)[0] for each in inputs]
+    expected = [assign(PLAIN, each, TWO, rows.train) for each in centres]
+    for found, labels in zip(labelled, expected, strict=True):
+        assert found.train.targets["t"].dtype == np.int64
+        np.testing.assert_array_equal(found.train.targets["t"], labels)
+        assert found.train.numeric is rows.train.numeric
+        assert len(found.test) == 0
+    held = segmentation_tasks._of_rows[id(rows)][1]._held
+    assert len(held) == 2
+    assert {part.dtype for labels, _ in held.values() for part in labels} == {np.dtype(np.int16)}
+    assert with_learned_labels(config, layout, rows, inputs[2])[0] is labelled[2]
+    assert with_learned_labels(config, layout, rows, inputs[0])[0] is not labelled[0]
+    gone = [weakref.ref(one) for one in (rows, rows.train, *labelled)]
+    del rows, labelled, found
+    gc.collect()
+    assert [one() for one in gone] == [None] * len(gone)
+    assert len(segmentation_tasks._of_rows) == before
 
 
 @pytest.fixture(scope="module")
@@ -341,8 +396,8 @@ def test_the_stated_profile_is_that_of_the_rows(run):
     for number, segment in enumerate(loaded.segments.segments):
         there = (own == number) & (rows.missing[:, place] == 0)
         days = 365 * float(rows.numeric[there, place].mean())
-        assert segment.typical["recency_days"] == pytest.approx(days, abs=0.01)
-    spend = [segment.typical["spend"] for segment in loaded.segments.segments]
+        assert segment.means["recency_days"] == pytest.approx(days, abs=0.01)
+    spend = [segment.means["spend"] for segment in loaded.segments.segments]
     assert spend[0] > spend[-1]
     assert len(set(loaded.segments.names)) == SEGMENTS
 
@@ -410,7 +465,7 @@ def test_a_model_whose_segments_are_not_of_its_schema_is_refused(run, tmp_path):
     loaded = load_model(finished.files.model)
     tree = loaded.segments.as_dict()
     other = [{**one, "word": "other"} for one in tree["segments"]]
-    odd = [{"name": "oddity", "less": False}, *tree["features"][1:]]
+    odd = [{"name": "oddity", "lower_is_better": False}, *tree["features"][1:]]
     for change in ({"target": "churn"}, {"segments": other}, {"features": odd}, {"low": []}):
         file = tmp_path / "model.safetensors"
         save_model(file, loaded.network, loaded.schema, {"segments": {**tree, **change}})
@@ -495,7 +550,7 @@ def test_a_learned_target_reads_no_column_that_a_policy_would_have_to_allow(tmp_
     PrivateJoined(config, houses.app)
     denied = policy.model_copy(update={"features": frozenset(columns - {"spend"})})
     houses.policies = dict.fromkeys(range(5), denied)
-    with pytest.raises(Exception, match="spend"):
+    with pytest.raises(PolicyError, match="spend"):
         PrivateJoined(replace_output(config, tmp_path), houses.app)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import signal
+import stat
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +13,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -93,6 +96,60 @@ def write_text(text: str, out: Path, *, make_directory: bool = False) -> None:
         if make_directory:
             out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
+
+
+def write_table_of_customers(table: pa.Table, out: Path, *, overwrite: bool) -> None:
+    """Write Parquet where the file's name ends so, else CSV, as a file of customers."""
+
+    def write(file: IO[bytes]) -> None:
+        if out.suffix.lower() == ".parquet":
+            pa.parquet.write_table(table, file)
+        else:
+            pa.csv.write_csv(table, file)
+
+    write_file_of_customers(out, write, overwrite=overwrite)
+
+
+def write_file_of_customers(
+    out: Path, write: Callable[[IO[bytes]], object], *, overwrite: bool
+) -> None:
+    """Write a file that its owner alone may read (mode 0600): whole, or not at all.
+
+    It is made beside ``out`` and renamed, so that what is there stays until all is written, and no
+    link is followed.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written, or is there and is not to be overwritten.
+    """
+    refuse_existing(out, overwrite)
+    new = out.with_name(f".{out.name[:100]}.{secrets.token_hex(8)}.part")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _writing(out):
+        descriptor = os.open(new, flags, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            refuse_existing(out, overwrite)  # the computing may have taken long
+            new.replace(out)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise DataError where ``out`` is there, unless it is a file that is to be overwritten."""
+    with _writing(out):
+        try:
+            mode = out.lstat().st_mode
+        except FileNotFoundError:
+            return
+    if not overwrite:
+        raise DataError(f"{out} is there already; name another file, or say --overwrite")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise DataError(f"{out} is no file; name another one")
 
 
 @contextmanager

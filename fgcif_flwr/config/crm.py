@@ -7,6 +7,7 @@ holds, this says from which tables it is made. Passwords are named, never held.
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import unquote
@@ -152,6 +153,9 @@ class CrmData(_Part):
     unreadable
         Values that are no number, time, or yes or no where one is wanted: refused, or missing and
         counted.
+    complete_until
+        The components hold everything before this day. Without it, purchases on the last day of
+        the schema's horizon must show that, which few customers may not have made.
     memory_mb
         Memory for reading and for building features, in MB; what is more goes to disk.
     """
@@ -163,6 +167,7 @@ class CrmData(_Part):
     interactions: TableSource | None = None
     duplicates: Literal["refuse", "last"] = "refuse"
     unreadable: Literal["refuse", "missing"] = "refuse"
+    complete_until: date | None = None
     memory_mb: int = Field(2048, ge=128, le=1_048_576)
 
     @property

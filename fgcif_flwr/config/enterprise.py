@@ -9,9 +9,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+)
 
 from fgcif_flwr.config.crm import CrmData
+from fgcif_flwr.config.validation import refusal
 from fgcif_flwr.errors import ConfigurationError
 
 EnterpriseName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -97,6 +105,13 @@ class EnterpriseConfig(_Section):
     agent: AgentSection = AgentSection()
     supernode: SuperNodeSection = SuperNodeSection()
 
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """What this was read from; None where it was not read."""
+        return self._file
+
     @property
     def directory(self) -> Path:
         """Where the enterprise's state lies."""
@@ -124,10 +139,10 @@ def load_enterprise(path: Path) -> EnterpriseConfig:
     try:
         config = EnterpriseConfig.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path}: {key}: {first['msg']}") from None
-    return _absolute(config, path.absolute().parent)
+        raise refusal(path, EnterpriseConfig, error) from None
+    absolute = _absolute(config, path.absolute().parent)
+    absolute._file = path.absolute()
+    return absolute
 
 
 def _absolute(config: EnterpriseConfig, base: Path) -> EnterpriseConfig:

@@ -28,6 +28,7 @@ from fgcif_flwr.errors import (
     SecureSumError,
 )
 from fgcif_flwr.federation import answering
+from fgcif_flwr.federation.local_work import local_steps
 from fgcif_flwr.federation.private_plan import (
     check_epsilon,
     check_secure_sum,
@@ -125,6 +126,7 @@ class Enterprise:
             if not (isinstance(target, CategoricalTarget) and target.source == "learned")
         ]
         self.policy.check_run(plan, columns)
+        self.policy.check_work(local_steps(config))
         if self.ledger is None:
             if plan is not None:
                 raise LedgerError("there is no privacy ledger, so no run with a unit is joined")

@@ -141,6 +141,11 @@ class _Own:
         return isinstance(other, _Own) and self.rows is other.rows
 
 
+def forget_rows() -> None:
+    """Let go of generators fitted before, and of the rows that they were fitted to."""
+    _own_ctgan.cache_clear()
+
+
 @lru_cache(maxsize=256)
 def _own_ctgan(config: RunConfig, layout: FeatureLayout, own: _Own) -> Generator:
     """Fit an enterprise's own CTGAN once in a process; it never leaves."""

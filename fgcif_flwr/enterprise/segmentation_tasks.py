@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from threading import Lock
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +37,17 @@ from fgcif_flwr.federation.segmentation_releases import (
 )
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.models.segment_learning import CELLS, RADIUS, grid_places
-from fgcif_flwr.models.segmentation import NOWHERE, assign, nearest
+from fgcif_flwr.models.segmentation import NOWHERE, Segment, Segmentation, nearest, with_labels
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Values = dict[str, npt.NDArray[np.float64]]
 Rows = Mapping[str, npt.NDArray[np.generic]]
 
+_SplitLabels = tuple[npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.int16]]
+_Labelled = ref[EnterpriseRows]
+
 _CHUNK_NUMBERS = 1 << 22
+_HELD = 2  # segmentations of the same rows: a run, and one beside it
 
 
 def exact_segment_values(
@@ -109,46 +114,89 @@ def with_learned_labels(
     """
     if not learns_segments(config):
         return rows, arrays
-    segments = {name: arrays[name] for name in (SPACE, CENTRES)}
-    labelled = _labelled(config, layout, _Read(rows, segments))
-    return labelled, without_segments(arrays)
+    return _held_labels(rows).labelled(config, layout, rows, arrays), without_segments(arrays)
 
 
-class _Read:
-    """An enterprise's rows and the segments that they are read by, as one key.
+def segmentation_in(arrays: Arrays, config: RunConfig, layout: FeatureLayout) -> Segmentation:
+    """Return the segments in a later task's input, by which rows are labelled.
 
-    The rows are the very same object, the segments equal by their hash.
+    The input holds no profile: each is called by its class, its share is NaN.
+
+    Raises
+    ------
+    SecureSumError
+        If they are absent or not lawful.
+    """
+    space, centres = segments_in(arrays, config, layout)
+    head = learned_head(config, layout)
+    by = tuple((one.name, one.lower_is_better) for one in chosen_features(config, layout))
+    return Segmentation(head.name, by, space, centres, tuple(map(Segment, head.classes)))
+
+
+class _HeldLabels:
+    """Labels of one enterprise's rows by the segments of the last runs, the same in every round.
+
+    Held are labels of two bytes. The labelled rows themselves are held weakly: they are the same
+    object as long as anybody has them, so that what is fitted to them stays fitted.
     """
 
-    def __init__(self, rows: EnterpriseRows, segments: Arrays) -> None:
-        self.rows = rows
-        self.segments = segments
-        self._digest = input_hash(segments)
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, bytes], tuple[_SplitLabels, _Labelled]] = {}
+        self._lock = Lock()
 
-    def __hash__(self) -> int:
-        return hash((id(self.rows), self._digest))
+    def labelled(
+        self, config: RunConfig, layout: FeatureLayout, rows: EnterpriseRows, arrays: Arrays
+    ) -> EnterpriseRows:
+        by_centres = {name: arrays[name] for name in (SPACE, CENTRES)}
+        key = config.segmentation.model_dump_json(), input_hash(by_centres)
+        with self._lock:
+            held = self._held.pop(key, None)
+            found = None if held is None else held[1]()
+            if held is None or found is None:
+                segments = segmentation_in(arrays, config, layout)
+                labels = held[0] if held else _labels_of(segments, layout, rows)
+                found = _with_split_labels(rows, segments.target, labels)
+                held = labels, ref(found)
+            while len(self._held) >= _HELD:
+                del self._held[next(iter(self._held))]
+            self._held[key] = held
+        return found
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Read) and self.rows is other.rows and self._digest == other._digest
-        )
+
+_of_rows: dict[int, tuple[ref[EnterpriseRows], _HeldLabels]] = {}
 
 
-@lru_cache(maxsize=256)  # the same in every round: what is fitted to the rows stays fitted
-def _labelled(config: RunConfig, layout: FeatureLayout, read: _Read) -> EnterpriseRows:
-    space, centres = segments_in(read.segments, config, layout)
-    chosen, name = chosen_features(config, layout), learned_head(config, layout).name
+def _held_labels(rows: EnterpriseRows) -> _HeldLabels:
+    """Return what is held of these very rows; it goes when they do, as at a reload."""
+    known = _of_rows.get(id(rows))
+    if known is not None and known[0]() is rows:
+        return known[1]
+    place, mine = id(rows), _HeldLabels()
 
-    def with_labels(data: EncodedTable) -> EncodedTable:
-        labels = assign(space, centres, chosen, data)
-        return replace(data, targets={**data.targets, name: labels})
+    def forget(gone: ref[EnterpriseRows]) -> None:
+        held = _of_rows.get(place)
+        if held is not None and held[0] is gone:
+            del _of_rows[place]
 
-    rows = read.rows
+    _of_rows[place] = ref(rows, forget), mine
+    return mine
+
+
+def _labels_of(segments: Segmentation, layout: FeatureLayout, rows: EnterpriseRows) -> _SplitLabels:
+    train, validation, test = (
+        segments.assign(layout, data).astype(np.int16)
+        for data in (rows.train, rows.validation, rows.test)
+    )
+    return train, validation, test
+
+
+def _with_split_labels(rows: EnterpriseRows, target: str, labels: _SplitLabels) -> EnterpriseRows:
+    train, validation, test = labels
     return replace(
         rows,
-        train=with_labels(rows.train),
-        validation=with_labels(rows.validation),
-        test=with_labels(rows.test),
+        train=with_labels(rows.train, target, train),
+        validation=with_labels(rows.validation, target, validation),
+        test=with_labels(rows.test, target, test),
     )
 
 

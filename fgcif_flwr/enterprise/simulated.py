@@ -27,6 +27,7 @@ from fgcif_flwr.secagg.keys import identity_from_seed
 from fgcif_flwr.secagg.participant.snapshot import State, dump, load
 
 LOG_DIRECTORY = "releases"
+_MOST_STEPS = 1 << 62  # whoever simulates may wait
 _MOST_EPSILON = 1e6  # where a simulation states only the noise
 
 
@@ -68,7 +69,9 @@ def policy_of(config: RunConfig) -> Policy:
     """
     privacy = config.privacy
     if privacy.unit == "none":
-        return Policy(minimum_colluders=1, units=frozenset({"none"}))
+        return Policy(
+            minimum_colluders=1, units=frozenset({"none"}), maximum_local_steps=_MOST_STEPS
+        )
     epsilon = math.inf if privacy.epsilon == "none" else privacy.epsilon
     delta = float(privacy.delta)
     most = min(epsilon * (1 + 1e-6), _MOST_EPSILON)
@@ -79,6 +82,7 @@ def policy_of(config: RunConfig) -> Policy:
         epsilon_total=most,
         delta_per_run=delta,
         delta_total=delta,
+        maximum_local_steps=_MOST_STEPS,
     )
 
 

@@ -27,6 +27,7 @@ from fgcif_flwr.data.membership import (
     membership,
 )
 from fgcif_flwr.data.schema import Schema, load_schema
+from fgcif_flwr.enterprise.agent.users import user_id
 from fgcif_flwr.errors import ConfigurationError
 from fgcif_flwr.federation.roster import Roster, load_identity, load_roster
 from fgcif_flwr.privacy.ledger import SqliteLedger
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fgcif_flwr.data.crm.report import DataReport
 
 _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_FOR_OTHERS_TO_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,14 @@ class Site:
         ------
         ConfigurationError
             If a file is absent or wrong, if group or others have any right to the state directory
-            or the identity key, or if the roster holds another key under this enterprise's name.
+            or the identity key, if others than root and the agent's user could change what decides
+            what leaves (configuration, policy, roster, coordinator's key), or if the roster holds
+            another key under this enterprise's name.
         SchemaError
             If the consortium's schema is wrong.
         """
         consortium, directory = config.consortium, config.directory
+        check_unalterable(config)
         _check_private(directory, "state directory", "0700")
         identity_path = directory / "identity.pem"
         _check_private(identity_path, "identity key", "0600")
@@ -199,6 +204,45 @@ class Site:
             encoded.take(np.flatnonzero(split == part)) for part in (TRAIN, VALIDATION, TEST)
         )
         return EnterpriseRows(train, validation, test, self.name, *fractions)
+
+
+def check_unalterable(config: EnterpriseConfig) -> None:
+    """Raise unless only root and the agent's user can change what decides what leaves.
+
+    These are configuration, policy, roster and coordinator's key; those that are absent are left
+    to whoever reads them.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the first file, or directory of one, that somebody else can change.
+    """
+    user = user_id(config.agent.user, "agent.user")
+    for path, what in (
+        (config.file, "configuration"),
+        (config.enterprise.policy, "policy"),
+        (config.consortium.roster, "roster"),
+        (config.consortium.coordinator, "coordinator's key"),
+    ):
+        if path is None:
+            continue
+        try:
+            real = path.resolve()
+            places = {one: one.stat() for one in (path.parent, real.parent, real)}
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(
+                f"the {what} {path} cannot be read: {error.strerror}"
+            ) from None
+        for place, found in places.items():
+            kept = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+            if found.st_uid not in (0, user) or (found.st_mode & _FOR_OTHERS_TO_WRITE and not kept):
+                raise ConfigurationError(
+                    f"the {what} {path} can be changed by others than root and the agent's user: "
+                    f"{place} is of user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}; "
+                    f"chown it to root or user {user} and chmod go-w it"
+                )
 
 
 def load_public_key(path: Path, whose: str) -> bytes:

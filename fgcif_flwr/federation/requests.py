@@ -97,7 +97,8 @@ class Refusal:
     def of(cls, error: FgcifError) -> Refusal:
         """Describe an error of ours, by its class alone where its message counts rows."""
         if error.told_outside:
-            return cls(error.exit_code, str(error))
+            # A stranger's own words may be in it, which no byte form need be able to write.
+            return cls(error.exit_code, _shown(str(error)))
         kind = type(error)
         meaning = (kind.__doc__ or kind.__name__).split(".")[0].split(" (")[0]
         return cls(kind.exit_code, f"{meaning}; this enterprise's own log says more")
@@ -109,9 +110,13 @@ class Refusal:
 
     def as_error(self, who: str) -> FgcifError:
         """Return the error that was refused with, naming the enterprise."""
-        # An enterprise's words go to logs and terminals: no control characters, no flood.
-        reason = "".join(c if c.isprintable() else "?" for c in self.reason[:500])
-        return errors.by_exit_code(self.code, f"{who}: {reason}")
+        # An enterprise's words go to logs and terminals.
+        return errors.by_exit_code(self.code, f"{who}: {_shown(self.reason)}")
+
+
+def _shown(words: str) -> str:
+    """Return words without control characters and lone surrogates, and not too many."""
+    return "".join(c if c.isprintable() else "?" for c in words[:500])
 
 
 Request = Identify | Join | Reveal | AdvertiseRequest | Release | ConsentRequest | UnmaskRequest

@@ -41,8 +41,8 @@ COLUMNS, GRID, STEP, PROFILE = SEGMENT_TASKS = (
 )
 PREFIX = "segments/"
 SPACE, CENTRES = PREFIX + "space", PREFIX + "centres"
-"""Names in a task's input: float64 (3 features,) of low, width and stand, and (segments features,)
-row by row."""
+"""Names in a task's input: float64 (3 features,) of low, width and missing_value, and
+(segments features,) row by row."""
 ROWS = "rows"
 """Name of the federation's training rows in a task's input, int64 (1,); without a unit only."""
 CELLS_OF, CELL, COUNTS, OFFSETS, VALUES, ABSENT = (
@@ -137,7 +137,7 @@ def chosen_features(config: RunConfig, features: FeatureLayout) -> tuple[ChosenF
                     f"schema; it has {', '.join(features.numeric) or 'none'}"
                 )
     else:
-        wanted = [(name, less) for name, less in VALUE_FEATURES if name in features.numeric]
+        wanted = [(name, lower) for name, lower in VALUE_FEATURES if name in features.numeric]
         if len(wanted) < 2:
             by_name = dict(VALUE_FEATURES)
             first = features.numeric[:_FIRST_NUMERIC]
@@ -147,7 +147,7 @@ def chosen_features(config: RunConfig, features: FeatureLayout) -> tuple[ChosenF
             f"segmentation wants 1 to {MOST_FEATURES} numeric features; the schema has "
             f"{len(features.numeric)}"
         )
-    return tuple(ChosenFeature(n, features.numeric.index(n), less) for n, less in wanted)
+    return tuple(ChosenFeature(n, features.numeric.index(n), lower) for n, lower in wanted)
 
 
 def segmentation_iterations(config: RunConfig) -> int:
@@ -255,7 +255,7 @@ def space_in(arrays: ArrayMap, config: RunConfig, features: FeatureLayout) -> Sp
 
 def space_inputs(space: Space) -> dict[str, npt.NDArray[np.float64]]:
     """Return a space as a task's input names it."""
-    return {SPACE: np.concatenate([space.low, space.width, space.stand])}
+    return {SPACE: np.concatenate([space.low, space.width, space.missing_value])}
 
 
 def segment_inputs(space: Space, centres: Reals) -> dict[str, npt.NDArray[np.float64]]:
@@ -273,8 +273,8 @@ def _read(
         array = arrays.get(name)
         if array is None or array.dtype.str != "<f8" or array.shape != (size,):
             raise SecureSumError(f"the task's input wants {name}, {size} numbers of type <f8")
-    low, width, stand = np.asarray(arrays[SPACE], np.float64).reshape(3, chosen)
-    space = Space(low, width, stand)
+    low, width, missing_value = np.asarray(arrays[SPACE], np.float64).reshape(3, chosen)
+    space = Space(low, width, missing_value)
     centres = np.asarray(arrays[CENTRES] if centred else np.zeros(chosen), np.float64)
     centres = centres.reshape(segments, chosen)
     fault = fault_in(space, centres, chosen, segments)

@@ -10,7 +10,7 @@ in twenty passes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -155,8 +155,7 @@ def labelled(loaded: LoadedModel, rows: EncodedTable) -> EncodedTable:
     """Return rows with the labels of a learned target, as the model's segments put them."""
     if loaded.segments is None:
         return rows
-    labels = loaded.segments.assign(loaded.network.layout, rows)
-    return replace(rows, targets={**rows.targets, loaded.segments.target: labels})
+    return loaded.segments.labelled(loaded.network.layout, rows)
 
 
 def _fine_tune(

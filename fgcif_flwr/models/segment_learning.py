@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fgcif_flwr.models.segmentation import Reals, Space, nearest
+from fgcif_flwr.models.segmentation import CERTAIN, Reals, Space, nearest
 
 CELLS = 64
 """Equal cells of [0, 1] in which a feature's histogram is counted; one more is *missing*."""
@@ -24,7 +24,6 @@ RADIUS = 0.25
 customer's offset is shortened under a privacy unit."""
 
 _QUANTILES = (0.02, 0.98)
-_CERTAIN = 2.0  # standard deviations above which a count is taken to be more than noise
 _GRID_CELLS = 1024
 _SIDE = 32
 _RESTARTS = 20
@@ -33,40 +32,42 @@ _WITHIN = 8  # points of a cell by which it is spread over the grid
 _STEPS = 100
 
 
-def space_of(histograms: Sequence[Reals], deviation: float, less: Sequence[bool]) -> Space:
+def space_of(
+    histograms: Sequence[Reals], deviation: float, lower_is_better: Sequence[bool]
+) -> Space:
     """Place coordinates 0 and 1 at the 2 % and 98 % quantiles, and missing values at the median.
 
     Parameters
     ----------
     histograms
         For each feature the counts of its cells, (CELLS + 1,), the last one of missing values.
-    less
+    lower_is_better
         For which of them less is more value.
 
     A width is at least one cell: a feature that does not vary says nothing. Where all is noise, 0
     and 1 are the public bounds.
     """
     places = [
-        _placed(clean(histogram[:CELLS], deviation), reverse)
-        for histogram, reverse in zip(histograms, less, strict=True)
+        _placed(above_noise(histogram[:CELLS], deviation), reverse)
+        for histogram, reverse in zip(histograms, lower_is_better, strict=True)
     ]
     return Space(*np.array(places, np.float64).T)
 
 
-def _placed(counts: Reals, less: bool) -> tuple[float, float, float]:
-    """Return one feature's low, width and stand."""
+def _placed(counts: Reals, lower_is_better: bool) -> tuple[float, float, float]:
+    """Return one feature's low, width and missing_value."""
     if counts.sum() <= 0:
         return 0.0, 1.0, 0.5
     first, last = (_quantile(counts, share) for share in _QUANTILES)
     wide = max(last - first, 1 / CELLS)
     first = min(first, 1 - wide)
     middle = min(1.0, max(0.0, (_quantile(counts, 0.5) - first) / wide))
-    return first, wide, 1 - middle if less else middle
+    return first, wide, 1 - middle if lower_is_better else middle
 
 
-def clean(counts: Reals, deviation: float) -> Reals:
+def above_noise(counts: Reals, deviation: float) -> Reals:
     """Return counts without those that noise alone could have made."""
-    return np.where(counts > _CERTAIN * deviation, np.maximum(counts, 0.0), 0.0)
+    return np.where(counts > CERTAIN * deviation, np.maximum(counts, 0.0), 0.0)
 
 
 def grid_side(features: int) -> int:
@@ -93,20 +94,20 @@ def grid_places(coordinates: Reals) -> np.ndarray:
     return places
 
 
-def independent(
-    histograms: Sequence[Reals], deviation: float, space: Space, less: Sequence[bool]
+def independence_prior(
+    histograms: Sequence[Reals], deviation: float, space: Space, lower_is_better: Sequence[bool]
 ) -> Reals:
     """Return the joint grid's shares if the features had nothing to do with each other, (cells,).
 
     Parameters are those of :func:`space_of`, and what it returned. The sum is 1.
     """
-    side = grid_side(len(less))
+    side = grid_side(len(lower_is_better))
     inside = (np.arange(CELLS * _WITHIN) + 0.5) / (CELLS * _WITHIN)
     shares = np.ones(1)
-    for feature, (histogram, reverse) in enumerate(zip(histograms, less, strict=True)):
+    for feature, (histogram, reverse) in enumerate(zip(histograms, lower_is_better, strict=True)):
         along = np.clip((inside - space.low[feature]) / space.width[feature], 0.0, 1.0)
-        along = np.append(1.0 - along if reverse else along, space.stand[feature])
-        held = clean(np.asarray(histogram, np.float64), deviation)
+        along = np.append(1.0 - along if reverse else along, space.missing_value[feature])
+        held = above_noise(np.asarray(histogram, np.float64), deviation)
         weights = np.append(np.repeat(held[:CELLS] / _WITHIN, _WITHIN), held[CELLS])
         if weights.sum() <= 0:
             weights[:] = 1.0
@@ -131,7 +132,7 @@ def grid_weights(counts: Reals, deviation: float, prior: Reals) -> Reals:
     return weights if weights.sum() > 0 else np.ones(len(counts))
 
 
-def seeds_of(weights: Reals, features: int, segments: int, seed: int) -> Reals:
+def initial_centres(weights: Reals, features: int, segments: int, seed: int) -> Reals:
     """Return the best of many clusterings of the weighted grid, (segments, features).
 
     Each starts from points drawn with probability as their weighted distance from those before
@@ -154,7 +155,9 @@ def seeds_of(weights: Reals, features: int, segments: int, seed: int) -> Reals:
     return best
 
 
-def step(centres: Reals, offsets: Reals, counts: Reals, least: float) -> tuple[Reals, list[int]]:
+def lloyd_step(
+    centres: Reals, offsets: Reals, counts: Reals, least: float
+) -> tuple[Reals, list[int]]:
     """Move each centre by its customers' mean offset; return centres, and which are emptied.
 
     Parameters
@@ -171,7 +174,7 @@ def step(centres: Reals, offsets: Reals, counts: Reals, least: float) -> tuple[R
     return np.clip(moved, 0.0, 1.0), [int(one) for one in emptied]
 
 
-def seeded_anew(centres: Reals, emptied: Sequence[int], weights: Reals) -> Reals:
+def reinitialised(centres: Reals, emptied: Sequence[int], weights: Reals) -> Reals:
     """Put emptied centres where most of the grid's weight is far from all others.
 
     Nothing is asked of anybody: the grid was counted before.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fgcif_flwr.models.segmentation import Reals
+from fgcif_flwr.models.segmentation import CERTAIN, Reals
 
 WORDS: dict[str, tuple[str, str]] = {
     "recency_days": ("cooling down", "active"),
@@ -34,7 +34,6 @@ WORDS: dict[str, tuple[str, str]] = {
 
 _LEVEL = 0.1  # of the coordinates' range
 _NOTABLE = 0.03  # of a feature's public bounds
-_CERTAIN = 2.0  # standard deviations of the noise
 
 
 def names_of(
@@ -94,7 +93,7 @@ def _phrases(
             continue
         middle = float(weights[known] @ column[known] / max(weights[known].sum(), 1e-12))
         apart = float(column[segment] - middle)
-        if abs(apart) < max(_NOTABLE, _CERTAIN * float(deviations[segment, place])):
+        if abs(apart) < max(_NOTABLE, CERTAIN * float(deviations[segment, place])):
             continue
         spread = float(np.sqrt(weights[known] @ (column[known] - middle) ** 2))
         plain = name.replace("_", " ")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ Flags = npt.NDArray[np.bool_]
 NOWHERE = -1
 """Label of a customer none of whose chosen features is known."""
 
+CERTAIN = 2.0
+"""Standard deviations of its noise above which a number is taken to be more than noise."""
+
 _ROWS_AT_ONCE = 65_536
 
 
@@ -33,12 +36,13 @@ _ROWS_AT_ONCE = 65_536
 class ChosenFeature:
     """A numeric feature that segments are made by.
 
-    ``place`` is its column among the encoded numbers; ``less`` says that less is more value.
+    ``place`` is its column among the encoded numbers; ``lower_is_better`` says that less is more
+    value.
     """
 
     name: str
     place: int
-    less: bool
+    lower_is_better: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +55,13 @@ class Space:
         In [0, 1].
     width : float64 (features,)
         In (0, 1].
-    stand : float64 (features,)
+    missing_value : float64 (features,)
         Coordinate that stands for a missing value, in [0, 1].
     """
 
     low: Reals
     width: Reals
-    stand: Reals
+    missing_value: Reals
 
     def coordinates(
         self, chosen: Sequence[ChosenFeature], data: EncodedTable
@@ -70,9 +74,9 @@ class Space:
         values = data.numeric[:, places].astype(np.float64)
         known = (data.missing[:, places] == 0) & np.isfinite(values)
         scaled = np.clip((np.where(known, values, 0.0) - self.low) / self.width, 0.0, 1.0)
-        less = np.array([feature.less for feature in chosen])
-        scaled = np.where(less, 1.0 - scaled, scaled)
-        return np.where(known, scaled, self.stand), known.any(axis=1)
+        reversed_ = np.array([feature.lower_is_better for feature in chosen])
+        scaled = np.where(reversed_, 1.0 - scaled, scaled)
+        return np.where(known, scaled, self.missing_value), known.any(axis=1)
 
 
 def nearest(coordinates: Reals, centres: Reals) -> Labels:
@@ -94,6 +98,11 @@ def assign(
     return np.where(known, nearest(coordinates, centres), NOWHERE)
 
 
+def with_labels(data: EncodedTable, target: str, labels: npt.NDArray[np.integer]) -> EncodedTable:
+    """Return the rows with these labels of a learned target, (rows,); all else is shared."""
+    return replace(data, targets={**data.targets, target: labels.astype(np.int64)})
+
+
 @dataclass(frozen=True)
 class Segment:
     """What is released of one segment.
@@ -103,18 +112,23 @@ class Segment:
     word : str
         The schema's class.
     name : str
-        By rule, from the profile: "high value, cooling down".
+        By rule, from the profile: "high value, cooling down". Left out, ``word``.
     share : float
-        Of the customers that were counted, in [0, 1]; under a privacy unit from noisy counts.
-    typical : mapping of feature to float
+        Of the customers that were counted, in [0, 1]; under a privacy unit from noisy counts. NaN
+        where the profile is not known.
+    means : mapping of feature to float
         Mean of each numeric feature on the schema's scale, in the feature's unit; NaN where too
-        few values are there to tell.
+        few values are there to tell. Empty where the profile is not known.
     """
 
     word: str
-    name: str
-    share: float
-    typical: Mapping[str, float]
+    name: str = ""
+    share: float = math.nan
+    means: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.word)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +138,7 @@ class Segmentation:
     Attributes
     ----------
     target : str
-    features : tuple of (name, less)
+    features : tuple of (name, lower_is_better)
         Chosen features in the coordinates' order.
     space : Space
     centres : float64 (segments, features)
@@ -156,38 +170,37 @@ class Segmentation:
         if absent:
             raise DataError(f"the schema has no numeric feature {absent[0]}, which segments need")
         chosen = [
-            ChosenFeature(name, layout.numeric.index(name), less) for name, less in self.features
+            ChosenFeature(name, layout.numeric.index(name), lower) for name, lower in self.features
         ]
         return assign(self.space, self.centres, chosen, data)
 
     def labelled(self, layout: FeatureLayout, data: EncodedTable) -> EncodedTable:
-        """Return the rows with the target's labels, as every enterprise reads them.
+        """Return the rows with the target's labels, by which every enterprise reads them.
 
         Raises
         ------
         DataError
             As :meth:`assign`.
         """
-        labels = self.assign(layout, data)
-        return replace(data, targets={**data.targets, self.target: labels})
+        return with_labels(data, self.target, self.assign(layout, data))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, which :meth:`from_dict` reads back."""
         return {
             "target": self.target,
-            "features": [{"name": name, "less": less} for name, less in self.features],
+            "features": [{"name": name, "lower_is_better": lower} for name, lower in self.features],
             "low": self.space.low.tolist(),
             "width": self.space.width.tolist(),
-            "stand": self.space.stand.tolist(),
+            "missing_value": self.space.missing_value.tolist(),
             "centres": self.centres.tolist(),
             "segments": [
                 {
                     "word": one.word,
                     "name": one.name,
-                    "share": one.share,
-                    "typical": {
+                    "share": None if math.isnan(one.share) else one.share,
+                    "means": {
                         name: None if math.isnan(value) else value
-                        for name, value in one.typical.items()
+                        for name, value in one.means.items()
                     },
                 }
                 for one in self.segments
@@ -204,17 +217,21 @@ class Segmentation:
             If a part is absent, of another kind or form, or beyond its bounds.
         """
         try:
-            features = tuple((str(one["name"]), bool(one["less"])) for one in tree["features"])
-            space = Space(*(np.array(tree[key], np.float64) for key in ("low", "width", "stand")))
+            features = tuple(
+                (str(one["name"]), bool(one["lower_is_better"])) for one in tree["features"]
+            )
+            space = Space(
+                *(np.array(tree[key], np.float64) for key in ("low", "width", "missing_value"))
+            )
             centres = np.array(tree["centres"], np.float64)
             segments = tuple(
                 Segment(
                     str(one["word"]),
-                    str(one["name"]),
-                    float(one["share"]),
+                    str(one.get("name", "")),
+                    math.nan if one.get("share") is None else float(one["share"]),
                     {
                         str(name): math.nan if value is None else float(value)
-                        for name, value in one["typical"].items()
+                        for name, value in one.get("means", {}).items()
                     },
                 )
                 for one in tree["segments"]
@@ -230,9 +247,9 @@ class Segmentation:
 
 def fault_in(space: Space, centres: Reals, dimensions: int, segments: int) -> str:
     """Say what is wrong with released numbers of segments; nothing where they are lawful."""
-    named = {"low": space.low, "width": space.width, "stand": space.stand}
+    named = {"low": space.low, "width": space.width, "missing_value": space.missing_value}
     if any(one.shape != (dimensions,) for one in named.values()) or dimensions < 1:
-        return "low, width and stand want a number for each feature"
+        return "low, width and missing_value want a number for each feature"
     if centres.shape != (segments, dimensions) or segments < 1:
         return "centres want a number for each segment and feature"
     for name, values in (*named.items(), ("centres", centres)):

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fgcif_flwr.config.validation import refusal
 from fgcif_flwr.errors import ConfigurationError, PolicyError
 from fgcif_flwr.privacy.plan import PrivacyPlan
 from fgcif_flwr.secagg.messages import Manifest, ReleaseRequest
@@ -49,6 +50,9 @@ class Policy(BaseModel):
         Names that are allowed; None is all. A feature is a column of the run's schema.
     maximum_release_size
         Most numbers in one release.
+    maximum_local_steps
+        Most steps of an optimiser that a release may ask for, counted by the run's public cap of
+        rows: what is not released is still computed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -65,6 +69,7 @@ class Policy(BaseModel):
     tasks: frozenset[str] | None = None
     features: frozenset[str] | None = None
     maximum_release_size: int = Field(10_000_000, ge=1)
+    maximum_local_steps: int = Field(100_000, ge=1)
 
     def check_manifest(self, manifest: Manifest) -> None:
         """Raise PolicyError naming the rule that a manifest's secure sum breaks, before a join."""
@@ -113,6 +118,14 @@ class Policy(BaseModel):
             raise PolicyError(
                 f"policy: the run's epsilon is {plan.epsilon:.4g}, above this enterprise's "
                 f"epsilon_per_run of {self.epsilon_per_run:g}"
+            )
+
+    def check_work(self, steps: int) -> None:
+        """Raise PolicyError if a run asks for more training than ``maximum_local_steps``."""
+        if steps > self.maximum_local_steps:
+            raise PolicyError(
+                f"policy: the run asks for {steps} steps of local training, above this "
+                f"enterprise's maximum_local_steps of {self.maximum_local_steps}"
             )
 
     def check(
@@ -184,6 +197,4 @@ def load_policy(path: Path) -> Policy:
     try:
         return Policy.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        rule = ".".join(str(part) for part in first["loc"][:1])
-        raise ConfigurationError(f"{path}: {rule}: {first['msg'].lower()}") from None
+        raise refusal(path, Policy, error) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,9 +40,16 @@ class FileLog:
         self.path = path
 
     def append(self, entry: LogEntry) -> None:
-        """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        """Append one line, durably; after one that was cut off it begins a line of its own."""
+        line = json.dumps(asdict(entry)).encode() + b"\n"
+        with self.path.open("a+b", buffering=0) as file:
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            if file.write(line) != len(line):
+                raise OSError("the release log takes no whole line; see the disk")
+            os.fsync(file.fileno())
 
 
 class MemoryLog:

@@ -88,7 +88,8 @@ def _segments(record: Mapping[str, Any]) -> list[str]:
     if learned is None:
         return []
     features = [
-        f"`{one['name']}`" + (" (less is more)" * one["less"]) for one in learned["features"]
+        f"`{one['name']}`" + (" (less is more)" * one["lower_is_better"])
+        for one in learned["features"]
     ]
     by = [one["name"] for one in learned["features"]]
     lines = [
@@ -103,7 +104,7 @@ def _segments(record: Mapping[str, Any]) -> list[str]:
         "|---|---|---|" + "---|" * len(by),
     ]
     for one in learned["segments"]:
-        typical = [one["typical"][name] for name in by]
+        typical = [one["means"][name] for name in by]
         shown = ["-" if value is None else f"{value:.4g}" for value in typical]
         lines.append(
             f"| {one['word']} | {one['name']} | {one['share']:.1%} | {' | '.join(shown)} |"

@@ -73,7 +73,8 @@ def check_owner(config: EnterpriseConfig) -> None:
         name = user_name(owner)
         raise ConfigurationError(
             f"the state directory {config.directory} belongs to {name} and no agent answers on "
-            f"{config.agent.admin}; run this as {name}, or start the agent"
+            f"{config.agent.admin}, or this user may not use it; run this as {name}, or start "
+            "the agent"
         )
 
 

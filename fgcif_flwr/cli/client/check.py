@@ -27,6 +27,7 @@ from fgcif_flwr.errors import AgentNotRunningError
 
 NOT_READY = 4
 """Exit code of a check that found a fault."""
+_NOBODY = "not running, or this user may not use it"
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "not checked": "dim"}
 
 
@@ -63,7 +64,7 @@ def _checks(config: EnterpriseConfig, connection: bool) -> list[Check]:
         answer = call(config, "check", CheckRequest())
     except AgentNotRunningError:
         own = list(examine(config))
-        own.append(Check("agent", "warning", "not running", "fgcif-client serve starts it"))
+        own.append(Check("agent", "warning", _NOBODY, "fgcif-client serve starts it"))
     else:
         own = [Check(**one) for one in answer.result["checks"]]
         own.append(Check("agent", "ok", f"answers on {config.agent.admin}"))

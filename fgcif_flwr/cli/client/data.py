@@ -17,11 +17,13 @@ from fgcif_flwr.cli.client.options import (
     CutoffOption,
     FormatOption,
     OutOption,
+    OverwriteOption,
     plain_table,
     reporting,
     show_warnings,
 )
-from fgcif_flwr.cli.output import Format, emit, write_table
+from fgcif_flwr.cli.client.out_file import OutFile
+from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
 from fgcif_flwr.enterprise.operations.description import DescribeRequest
 from fgcif_flwr.enterprise.operations.tables import FeaturesRequest
@@ -86,7 +88,7 @@ def _show(result: Mapping[str, Any], warnings: Sequence[str], console: Console) 
 
 def _count(count: int | None, rows: int) -> str:
     if count is None:
-        return "few"
+        return "not shown"
     return f"{count} ({count / rows:.1%})" if count else "0"
 
 
@@ -96,22 +98,25 @@ def features_command(
     targets: Annotated[
         bool, typer.Option("--targets/--no-targets", help="With the target columns or without.")
     ] = True,
+    overwrite: OverwriteOption = False,
     config: ConfigOption = CONFIG_FILE,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Write the table of customers as the model reads it: one row each, the
     schema's columns.
 
-    The file holds customers' data: keep it where theirs is kept.
+    The file, which its owner alone may read, holds customers' data: keep it where theirs is kept.
 
     Example:
     fgcif-client features --out features.parquet
     """
     with reporting("features", form):
         request = FeaturesRequest(cutoff=day(cutoff), targets=targets)
-        answer = ask(load_enterprise(config), "features", request)
+        enterprise = load_enterprise(config)
+        file = OutFile.of(out, enterprise, config, overwrite)
+        answer = ask(enterprise, "features", request)
         assert answer.table is not None
-        write_table(answer.table, out)
+        file.write_table(answer.table)
         result = {**answer.result, "out": str(out)}
 
         def show(console: Console) -> None:

@@ -20,6 +20,7 @@ from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
 from fgcif_flwr.data.crm.database import database_url, split_table
 from fgcif_flwr.data.schema import builtin_names, load_schema
+from fgcif_flwr.enterprise.agent.sockets import SHARED_MODES
 from fgcif_flwr.enterprise.agent.users import group_id, user_id
 from fgcif_flwr.errors import ConfigurationError
 from fgcif_flwr.federation.roster import load_identity
@@ -88,8 +89,8 @@ def init_command(
 
     Nothing that is there is overwritten. The state directory and the policy lie
     beside the configuration. The printed line goes into the consortium's roster;
-    the private key stays here. Where root runs this with --user, state and key
-    are made that user's.
+    the private key stays here. Where root runs this with --user, state, key and
+    the sockets' directory are made that user's.
 
     Example:
     fgcif-client init --name acme --schema telco --table customers.csv
@@ -174,6 +175,12 @@ def _write(config: Path, answers: Answers, coordinator_key: str) -> dict[str, An
         if not state.exists():
             state.mkdir(mode=0o700)
             os.chown(state, owner, group_id(owner))
+        sockets = base / "sockets"
+        if answers.user and os.geteuid() == 0 and not sockets.exists():
+            # The agent's user could make none beside a configuration that is root's.
+            sockets.mkdir(mode=0o700)
+            sockets.chmod(SHARED_MODES[0])
+            os.chown(sockets, owner, group_id(owner))
         for path, text, mode in (
             (state / _IDENTITY, _new_identity(), 0o600),
             (base / "policy.toml", POLICY, 0o644),

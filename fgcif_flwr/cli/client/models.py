@@ -18,19 +18,21 @@ from fgcif_flwr.cli.client.options import (
     CutoffOption,
     FormatOption,
     ModelOption,
+    OverwriteOption,
     SeedOption,
     plain_table,
     reporting,
     short_model,
     show_warnings,
 )
+from fgcif_flwr.cli.client.out_file import OutFile
 from fgcif_flwr.cli.client.score_table import IfExists, TableTarget, write_to_database
-from fgcif_flwr.cli.output import Format, emit, write_table
+from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
 from fgcif_flwr.enterprise.operations.exported import ExportRequest
 from fgcif_flwr.enterprise.operations.personal import PersonalizeRequest
 from fgcif_flwr.enterprise.operations.scoring import EvaluateRequest, ScoreRequest
-from fgcif_flwr.errors import ConfigurationError, DataError
+from fgcif_flwr.errors import ConfigurationError
 
 _DECILES = "decile_"
 """Figures of which there are twenty: in JSON alone; ``calibration_gap`` sums them up."""
@@ -129,6 +131,7 @@ def score_command(
         int, typer.Option(min=0, max=20, help="Reasons to give for each customer's score.")
     ] = 0,
     cutoff: CutoffOption = None,
+    overwrite: OverwriteOption = False,
     config: ConfigOption = CONFIG_FILE,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -140,20 +143,23 @@ def score_command(
     with reporting("score", form):
         if (out is None) == (to_table is None):
             raise ConfigurationError("give --out FILE or --to-table URL#TABLE, one of the two")
-        target = None
+        enterprise = load_enterprise(config)
+        target = file = None
+        if out is not None:
+            file = OutFile.of(out, enterprise, config, overwrite)
         if to_table is not None:  # what is wrong with it is said before anything is computed
             target = TableTarget.of(to_table, if_exists, password_env, password_file)
         request = ScoreRequest.model_validate(
             {**chosen(model), "explain": explain, "cutoff": day(cutoff)}
         )
-        answer = ask(load_enterprise(config), "score", request)
+        answer = ask(enterprise, "score", request)
         assert answer.table is not None
         if target is not None:
             write_to_database(answer.table, target)
             where = f"table {target.table}"
         else:
-            assert out is not None
-            write_table(answer.table, out)
+            assert file is not None
+            file.write_table(answer.table)
             where = str(out)
         result, warnings = {**answer.result, "out": where}, answer.warnings
 
@@ -232,6 +238,7 @@ def _show_personalized(
 def export_command(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Program to write (.pt2).")],
     model: ModelOption = "",
+    overwrite: OverwriteOption = False,
     config: ConfigOption = CONFIG_FILE,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -243,16 +250,14 @@ def export_command(
     fgcif-client export-model --out churn.pt2
     """
     with reporting("export-model", form):
-        if out.suffix != ".pt2":
-            raise ConfigurationError("--out: the name of an exported model ends in .pt2")
-        request = ExportRequest.model_validate(chosen(model))
-        answer = ask(load_enterprise(config), "export-model", request)
+        enterprise = load_enterprise(config)
         beside = out.with_suffix(".json")
-        try:
-            out.write_bytes(base64.b64decode(answer.result["program"]))
-            beside.write_bytes(base64.b64decode(answer.result["encoding"]))
-        except OSError as error:
-            raise DataError(f"{out} cannot be written: {error.strerror}") from None
+        program = OutFile.of(out, enterprise, config, overwrite, (".pt2",))
+        encoding = OutFile.of(beside, enterprise, config, overwrite, (".json",))
+        request = ExportRequest.model_validate(chosen(model))
+        answer = ask(enterprise, "export-model", request)
+        program.write_bytes(base64.b64decode(answer.result["program"]))
+        encoding.write_bytes(base64.b64decode(answer.result["encoding"]))
         result = {"model": answer.result["model"], "out": str(out), "encoding": str(beside)}
 
         def show(console: Console) -> None:

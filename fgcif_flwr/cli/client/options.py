@@ -49,6 +49,9 @@ ModelOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option(metavar="FILE", help="CSV or Parquet to write.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file of --out where it is there.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides what is drawn.")]
 
 

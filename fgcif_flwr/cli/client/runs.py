@@ -20,6 +20,7 @@ from fgcif_flwr.cli.client.options import (
 )
 from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
+from fgcif_flwr.enterprise.agent.limits import LEAST_DIGITS
 from fgcif_flwr.enterprise.operations.asked_runs import ApproveRequest, RunsRequest
 from fgcif_flwr.errors import ConfigurationError
 
@@ -58,7 +59,9 @@ def _show(result: Mapping[str, Any], console: Console) -> None:
         )
     console.print(table)
     if result["approval"]:
-        console.print("Approve what waits by fgcif-client runs approve TERMS.", highlight=False)
+        waiting = dict.fromkeys(run["terms"] for run in result["runs"] if run["state"] == "waiting")
+        for terms in waiting:
+            console.print(f"fgcif-client runs approve {terms[:LEAST_DIGITS]}", highlight=False)
     else:
         console.print("Runs are joined without approval (agent.approval).", highlight=False)
 
@@ -71,15 +74,15 @@ def approve_command(
 ) -> None:
     """Let a run be joined the next time that it is asked for.
 
-    TERMS is the hash that runs list shows, or its first 8 digits or more. It
+    TERMS is the hash that runs list shows, or its first 32 digits or more. It
     holds for one run with exactly these terms.
 
     Example:
-    fgcif-client runs approve 3f2a9c01
+    fgcif-client runs approve 3f2a9c01b5d24e7796a0c1f8e4d35b62
     """
     with reporting("runs approve", form):
-        if not 8 <= len(terms) <= 64 or set(terms.lower()) - set("0123456789abcdef"):
-            raise ConfigurationError("TERMS wants 8 to 64 hexadecimal digits, as runs list shows")
+        if not LEAST_DIGITS <= len(terms) <= 64 or set(terms.lower()) - set("0123456789abcdef"):
+            raise ConfigurationError("TERMS wants 32 to 64 hexadecimal digits, as runs list shows")
         answer = ask(load_enterprise(config), "approve", ApproveRequest(terms=terms))
         result, warnings = answer.result, answer.warnings
         emit(

@@ -94,7 +94,7 @@ def join_command(
 
         loaded = load_enterprise(config)
         logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-        serving = [sys.executable, "-m", "fgcif_flwr.cli.client", "serve"]
+        serving = [sys.executable, "-P", "-m", "fgcif_flwr.cli.client", "serve"]
         command = [*serving, "--config", str(config.absolute())] if agent else None
         try:
             supervise(loaded, command)

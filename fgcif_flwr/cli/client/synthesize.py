@@ -13,11 +13,13 @@ from fgcif_flwr.cli.client.options import (
     ConfigOption,
     FormatOption,
     OutOption,
+    OverwriteOption,
     SeedOption,
     reporting,
     show_warnings,
 )
-from fgcif_flwr.cli.output import Format, emit, write_table
+from fgcif_flwr.cli.client.out_file import OutFile
+from fgcif_flwr.cli.output import Format, emit
 from fgcif_flwr.config.enterprise import load_enterprise
 from fgcif_flwr.enterprise.operations.synthetic import SynthesizeRequest
 
@@ -36,6 +38,7 @@ def synthesize_command(
         bool, typer.Option("--balance", help="Give the first target's classes equal shares.")
     ] = False,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
     config: ConfigOption = CONFIG_FILE,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -52,9 +55,11 @@ def synthesize_command(
         request = SynthesizeRequest(
             rows=rows, seed=seed, steps=steps, noise_multiplier=noise_multiplier, balance=balance
         )
-        answer = ask(load_enterprise(config), "synthesize", request)
+        enterprise = load_enterprise(config)
+        file = OutFile.of(out, enterprise, config, overwrite)
+        answer = ask(enterprise, "synthesize", request)
         assert answer.table is not None
-        write_table(answer.table, out)
+        file.write_table(answer.table)
         result = {**answer.result, "out": str(out)}
 
         def show(console: Console) -> None:

@@ -39,6 +39,9 @@ POLICY = """\
 
 # Most numbers in one release.
 # maximum_release_size = 10000000
+
+# Most steps of local training for one release.
+# maximum_local_steps = 100000
 """
 
 
@@ -152,6 +155,7 @@ coordinator = {coordinator}   # the coordinator's public key
 
 [data]
 # duplicates = "refuse"    # or "last": of rows of one customer the last one counts
+# complete_until = 2026-10-01   # everything before this day is in the components
 """
 _AGENT = """
 [agent]

@@ -1,12 +1,13 @@
 """How a table of customers fits the schema: shares of each feature, customers of each class.
 
-Counts of fewer than ten customers are not told.
+Of classes, counts of fewer than ten customers are not told, nor those from which they could be. Of
+features they are: shares and findings count every value, and are for the enterprise alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgcif_flwr.data.columns import as_numbers, as_text
-from fgcif_flwr.data.crm.report import FeatureReport, Finding, TargetReport
+from fgcif_flwr.data.crm.report import FeatureReport, Finding, FindingKind, Severity, TargetReport
 from fgcif_flwr.data.features import (
     BinaryTarget,
     BooleanFeature,
@@ -93,11 +94,13 @@ def _categorical(
     return FeatureReport(feature.name, "categorical", missing / rows, unseen=share), found
 
 
-def _share(kind: str, column: str, what: str, count: int, rows: int, advice: str) -> list[Finding]:
+def _share(
+    kind: FindingKind, column: str, what: str, count: int, rows: int, advice: str
+) -> list[Finding]:
     if count == 0:
         return []
-    severity = "warning" if count >= _MUCH * rows else "note"
-    return [Finding(kind, severity, column, what, count, advice)]  # type: ignore[arg-type]
+    severity: Severity = "warning" if count >= _MUCH * rows else "note"
+    return [Finding(kind, severity, column, what, count, advice)]
 
 
 def _all_missing(column: str, missing: int, rows: int) -> list[Finding]:
@@ -152,8 +155,9 @@ def _target(
             fewer = "no customer" if count == 0 else f"fewer than {SMALLEST_COUNT} customers"
             findings.append(Finding("few", "warning", column, f"has {fewer} of class {word}"))
     classes, missing_shown = _suppressed(counts, text.null_count, len(text))
-    kind = "categorical" if isinstance(target, CategoricalTarget) else "binary"
-    return TargetReport(target.name, kind, missing_shown, classes), findings  # type: ignore[arg-type]
+    is_categorical = isinstance(target, CategoricalTarget)
+    kind: Literal["binary", "categorical"] = "categorical" if is_categorical else "binary"
+    return TargetReport(target.name, kind, missing_shown, classes), findings
 
 
 def _classes(target: BinaryTarget | CategoricalTarget, text: pa.Array) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,6 +14,7 @@ from fgcif_flwr.data.crm.report import Finding
 from fgcif_flwr.data.features import (
     BinaryTarget,
     BooleanFeature,
+    CategoricalFeature,
     CategoricalTarget,
     Feature,
     NumericFeature,
@@ -34,6 +36,10 @@ _NUMBERS: Final = (
     "open_hours",
 )
 _BOOLEANS: Final = ("returned", "discounted", "clicked")
+
+_SHOWN: Final = 12
+_VALUE: Final = re.compile(r"^\W*\d|@|\d{4,}")
+"""What a name in a header line hardly looks like, and numbers, days and addresses do."""
 
 EVENT_KINDS: Final = ("view", "session", "campaign")
 
@@ -117,6 +123,8 @@ def _of_part(part: Feature | Target, column: str, missing: Sequence[str]) -> Wan
         return replace(plain, kind="number")
     if isinstance(part, BooleanFeature):
         return replace(plain, kind="boolean", true=part.true, false=part.false)
+    if isinstance(part, CategoricalFeature):
+        return replace(plain, listed=part.vocabulary)
     if isinstance(part, CategoricalTarget):
         return replace(plain, meanings=part.classes)
     if isinstance(part, BinaryTarget) and part.negative is not None:
@@ -129,11 +137,15 @@ def choose(
     source: TableSource,
     names: Sequence[str],
     demanded: Sequence[str] = (),
+    *,
+    header: bool = False,
 ) -> Choice:
     """Find the wanted columns among a table's own ``names``.
 
     A column is the one that the configuration names; without that, one of the project's own name.
-    It is a fault where one that is ``demanded``, or that the configuration names, is not there.
+    It is a fault where one that is ``demanded``, or that the configuration names, is not there, and
+    where ``words`` maps to a word that the schema does not have. With ``header`` the names are a
+    line of a text: findings show none of them where the line may be a customer's.
 
     Raises
     ------
@@ -141,24 +153,25 @@ def choose(
         For a unit of a column that is no number.
     """
     columns, findings = [], []
+    tellable = names if not header or _are_names(names, wanted, source) else None
     for column in wanted:
         own = column.own or source.columns.get(column.name, "") or column.name
         if own not in names:
             if column.name in source.columns or column.name in demanded:
-                findings.append(absent(own, names))
+                findings.append(absent(own, tellable))
             continue
         unit = source.units.get(column.name)
         if unit is not None and column.kind != "number":
             raise ConfigurationError(f"units: {column.name} is no number; remove it there")
-        columns.append(
-            replace(
-                column,
-                own=own,
-                missing=(*column.missing, *source.missing),
-                words=source.words.get(column.name, {}),
-                unit=unit,
-            )
+        chosen = replace(
+            column,
+            own=own,
+            missing=(*column.missing, *source.missing),
+            words=source.words.get(column.name, {}),
+            unit=unit,
         )
+        columns.append(chosen)
+        findings += _strange_words(chosen)
     return Choice(tuple(columns), tuple(findings))
 
 
@@ -192,11 +205,52 @@ def not_mapped(component: Component, choice: Choice) -> list[Finding]:
     return [*findings, Finding("not-mapped", "warning", "", what, advice="amounts are missing")]
 
 
-def absent(own: str, names: Sequence[str]) -> Finding:
-    """Return the finding that a table has no column ``own``."""
-    near = nearest(own, names)
-    advice = f"did you mean {near}?" if near else "see the names in the table"
+def absent(own: str, names: Sequence[str] | None) -> Finding:
+    """Return the finding that a table has no column ``own``; None: its names may be values."""
+    if names is None:
+        advice = "see the names in the table, and that its file has a header line"
+    elif near := nearest(own, names):
+        advice = f"did you mean {near}?"
+    else:
+        advice = f"the table has {_some(names)}"
     return Finding("absent", "fault", own, "is not in the table", advice=advice)
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more
+
+
+def _are_names(names: Sequence[str], wanted: Sequence[Wanted], source: TableSource) -> bool:
+    """Whether a header line holds names for sure: one that is wanted, and nothing like a value."""
+    known = {column.name.casefold() for column in wanted} | {
+        own.casefold() for own in (*source.columns, *source.columns.values())
+    }
+    return any(name.strip().casefold() in known for name in names) and not any(
+        _VALUE.search(name) for name in names
+    )
+
+
+def _strange_words(column: Wanted) -> list[Finding]:
+    """Return where ``words`` maps to what is none of the schema's words."""
+    if column.kind == "boolean":
+        listed: tuple[str, ...] | None = (*column.true, *column.false)
+    else:
+        listed = column.listed if column.meanings is None else column.meanings
+    if listed is None:
+        return []
+    folds = column.kind == "boolean"  # compared without regard to case
+    known = {"", *(word.strip() for word in column.missing), *listed}
+    known |= {word.lower() for word in listed} if folds else set()
+    found = []
+    for word in dict.fromkeys(column.words.values()):
+        if (word.lower() if folds else word) in known or word in known:
+            continue
+        near = nearest(word, listed)
+        advice = f"did you mean `{near}`?" if near else f"the schema's words are {_some(listed)}"
+        what = f"words of {column.name} maps to `{word}`"
+        found.append(Finding("settings", "fault", "", what, advice=advice))
+    return found
 
 
 def names_strange_to(wanted: Sequence[Wanted], source: TableSource) -> list[str]:

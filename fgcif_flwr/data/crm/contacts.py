@@ -14,7 +14,7 @@ from fgcif_flwr.data.crm.population import POPULATION
 from fgcif_flwr.data.crm.sentiment import sentiment_scores
 from fgcif_flwr.data.crm.topics import WHOLE, topic_shares
 from fgcif_flwr.data.crm.window import Derived, Window
-from fgcif_flwr.data.crm.words_of_texts import Integers
+from fgcif_flwr.data.crm.words_of_texts import LONGEST_TEXT, Integers
 from fgcif_flwr.data.encoding import bucket
 from fgcif_flwr.data.records import CONTACTS_BY, TOPIC, Records
 
@@ -25,7 +25,9 @@ _TOPICS: Final = "fgcif_built_topics"
 _SUMS: Final = "fgcif_built_contact_sums"
 _TOPIC_SUMS: Final = "fgcif_built_topic_sums"
 
-TEXTS_AT_ONCE: Final = 20_000
+CHARACTERS_AT_ONCE: Final = 4_000_000
+"""Of texts that are taken apart together; each counts as at least :data:`_SHORT` characters."""
+_SHORT: Final = 200
 
 
 def contact_features(
@@ -55,7 +57,8 @@ def contact_features(
 def _load(connection: duckdb.DuckDBPyConnection, window: Window, with_text: bool) -> None:
     # A contact that was closed after the cut-off was open then: how long it took, and what the
     # customer thought of it in the end, was not known.
-    text = ", nullif(trim(i.text), '') AS text, nullif(lower(trim(i.topic)), '') AS topic"
+    text, topic = (f"left(trim({one}), {LONGEST_TEXT})" for one in ("i.text", "i.topic"))
+    said = f", nullif({text}, '') AS text, nullif(lower({topic}), '') AS topic"
     known = "(i.closed IS NULL OR i.closed < $cutoff)"
     hours = "coalesce(i.open_hours, greatest(date_diff('second', i.time, i.closed), 0) / 3600.0)"
     connection.execute(
@@ -66,7 +69,7 @@ def _load(connection: duckdb.DuckDBPyConnection, window: Window, with_text: bool
         FROM (
             SELECT p.code, i.channel, CASE WHEN {known} THEN i.satisfaction END
                 AS raw_satisfaction, CASE WHEN {known} THEN {hours} END AS raw_hours,
-                i.sentiment AS raw_sentiment {text if with_text else ""}
+                i.sentiment AS raw_sentiment {said if with_text else ""}
             FROM interactions i JOIN {POPULATION} p ON i.customer = p.customer
             WHERE i.time >= $start AND i.time < $cutoff
         )
@@ -86,7 +89,8 @@ def _read_texts(connection: duckdb.DuckDBPyConnection, buckets: int, sentiment: 
         *(["topic IS NULL"] if buckets else ()),
     ]
     connection.execute(
-        f"CREATE TEMP TABLE {_TEXTS} AS SELECT text, row_number() OVER () AS place FROM "
+        f"CREATE TEMP TABLE {_TEXTS} AS SELECT text, sum(greatest(length(text), {_SHORT})) OVER "
+        f"(ROWS UNBOUNDED PRECEDING) // {CHARACTERS_AT_ONCE} AS part FROM "
         f"(SELECT DISTINCT text FROM {_CONTACTS} WHERE text IS NOT NULL "
         f"AND ({' OR '.join(reasons)}))"
     )
@@ -94,16 +98,13 @@ def _read_texts(connection: duckdb.DuckDBPyConnection, buckets: int, sentiment: 
     connection.execute(
         f"CREATE TEMP TABLE {_TOPICS} (said VARCHAR, is_topic BOOLEAN, bucket BIGINT, share BIGINT)"
     )
-    first = 1
-    while True:
-        part = connection.sql(
-            f"SELECT text FROM {_TEXTS} WHERE place >= $first AND place < $end",
-            params={"first": first, "end": first + TEXTS_AT_ONCE},
-        ).to_arrow_table()
-        if part.num_rows == 0:
-            break
-        first += TEXTS_AT_ONCE
-        texts = part["text"].combine_chunks()
+    parts = connection.execute(f"SELECT DISTINCT part FROM {_TEXTS} ORDER BY part").fetchall()
+    for (part,) in parts:
+        texts = (
+            connection.sql(f"SELECT text FROM {_TEXTS} WHERE part = $part", params={"part": part})
+            .to_arrow_table()["text"]
+            .combine_chunks()
+        )
         if sentiment:
             scores = np.round(sentiment_scores(texts) * UNITS).astype(np.int64)
             _insert(connection, _SENTIMENTS, pa.table({"text": texts, "score": scores}))

@@ -43,6 +43,8 @@ class Wanted:
         The table's own code: what it means.
     meanings : tuple of str or None
         All words that there may be in the end; another one is flagged and becomes null.
+    listed : tuple of str or None
+        Words that the schema has; another one stays, and counts as unseen.
     bounds : tuple of float or None
         What a number must be in, to be one of this column.
     target : bool
@@ -59,6 +61,7 @@ class Wanted:
     missing: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
     meanings: tuple[str, ...] | None = None
+    listed: tuple[str, ...] | None = None
     unit: float | None = None
     bounds: tuple[float, float] | None = None
     target: bool = False

@@ -55,6 +55,11 @@ class CsvTable:
         return self._names
 
     @property
+    def has_header_line(self) -> bool:
+        """Names are of the first line, whatever it holds."""
+        return True
+
+    @property
     def advice(self) -> str:
         """Whether another delimiter than the one that is set makes more columns."""
         if not self._chosen:

@@ -38,6 +38,10 @@ _ERRORS: Final[dict[FindingKind, type[DataError]]] = {
 }
 
 
+_LONG_SILENCE: Final = 31
+"""Days without any purchase at all before the cut-off from which on it is said."""
+
+
 def customer_table(
     data: CrmData,
     schema: Schema,
@@ -98,8 +102,15 @@ def customer_table(
                 )
             )
             _refuse_faults(components[-1])
-        table = build_features(connection, schema, cutoff=cutoff, targets=targets)
-        return table, DataReport(table.num_rows, tuple(components))
+        table = build_features(
+            connection,
+            schema,
+            cutoff=cutoff,
+            targets=targets,
+            complete_until=data.complete_until,
+        )
+        ends = _purchases_end_early(connection, schema, cutoff, data)
+        return table, DataReport(table.num_rows, tuple(components), findings=ends)
 
 
 def check_data(data: CrmData, schema: Schema, *, scratch: Path | None = None) -> DataReport:
@@ -132,7 +143,9 @@ def check_data(data: CrmData, schema: Schema, *, scratch: Path | None = None) ->
                 except FgcifError as error:
                     component = _unread(name, error)
                 components.append(component)
-            table, findings = _features(connection, schema, components)
+            table, findings = _features(connection, data, schema, components)
+            if table is not None:
+                findings += _purchases_end_early(connection, schema, None, data)
         report = DataReport(0, tuple(components), findings=tuple(findings))
         if table is None or table.num_rows == 0:
             return report
@@ -140,15 +153,33 @@ def check_data(data: CrmData, schema: Schema, *, scratch: Path | None = None) ->
 
 
 def _features(
-    connection: duckdb.DuckDBPyConnection, schema: Schema, components: Sequence[ComponentReport]
+    connection: duckdb.DuckDBPyConnection,
+    data: CrmData,
+    schema: Schema,
+    components: Sequence[ComponentReport],
 ) -> tuple[pa.Table | None, list[Finding]]:
     """Build the features, where every component could be read."""
     if any(one.columns is None for one in components):
         return None, []
     try:
-        return build_features(connection, schema), []
+        return build_features(connection, schema, complete_until=data.complete_until), []
     except FgcifError as error:
         return None, [Finding("unreadable", "fault", "", str(error))]
+
+
+def _purchases_end_early(
+    connection: duckdb.DuckDBPyConnection, schema: Schema, cutoff: date | None, data: CrmData
+) -> tuple[Finding, ...]:
+    """Say where purchases end long before the cut-off: all customers would look as if leaving."""
+    day = cutoff or (schema.records.cutoff if schema.records is not None else None)
+    if day is None or data.transactions is None:
+        return ()
+    ((last,),) = connection.execute("SELECT max(time) FROM transactions").fetchall()
+    if last is None or (day - last.date()).days <= _LONG_SILENCE:
+        return ()
+    what = f"transactions end {(day - last.date()).days} days before the cut-off {day}"
+    advice = "take an earlier cut-off, or add later lines"
+    return (Finding("ends-early", "warning", "", what, advice=advice),)
 
 
 def _described(report: DataReport, table: pa.Table, data: CrmData, schema: Schema) -> DataReport:

@@ -47,6 +47,7 @@ def build_features(
     *,
     cutoff: date | None = None,
     targets: bool = True,
+    complete_until: date | None = None,
 ) -> pa.Table:
     """Derive the table of customers that ``schema`` describes.
 
@@ -61,6 +62,9 @@ def build_features(
         Another cut-off than that of the schema.
     targets
         Whether to add the targets' columns, which need records of the whole horizon.
+    complete_until
+        First day of which the components hold nothing more; without it, the purchases must show
+        that they reach the end of the horizon.
 
     Returns
     -------
@@ -90,6 +94,8 @@ def build_features(
         have = _components(connection)
         _refuse_absent(records, have, asked)
         try:
+            if needs_purchases(records, asked):
+                refuse_short_horizon(connection, window, complete_until)
             found = _derive(connection, records, window, have, wanted, asked)
             return _joined(
                 connection, records, window, found, have, schema.id_column, [*wanted, *asked]
@@ -136,8 +142,6 @@ def _derive(
 ) -> list[Derived]:
     if "customers" in have:
         _refuse_repeated_customers(connection)
-    if needs_purchases(records, targets):
-        refuse_short_horizon(connection, window)
     build_population(connection, records, window)
     found = []
     if "transactions" in have:

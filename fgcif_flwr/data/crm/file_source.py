@@ -82,6 +82,11 @@ class ParquetTable:
         return tuple(self._types)
 
     @property
+    def has_header_line(self) -> bool:
+        """Names are the format's own."""
+        return False
+
+    @property
     def advice(self) -> str:
         """Nothing: columns are what the files say."""
         return ""

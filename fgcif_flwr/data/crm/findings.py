@@ -12,7 +12,7 @@ from fgcif_flwr.data.crm.conversion import Wanted
 from fgcif_flwr.data.crm.daylight_saving import strange_hours
 from fgcif_flwr.data.crm.report import Finding, FindingKind, Severity
 
-_LENIENT: Final = 'or say unreadable = "missing" to leave them empty'
+_LENIENT: Final = 'or say unreadable = "missing" to'
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _of_column(
     if required and missing:
         found.append(_left_out(column, missing))
     if faults:
-        found.append(_unreadable(column, faults, unreadable))
+        found.append(_unreadable(column, faults, unreadable, required))
     elif kept and not present:
         found.append(
             Finding("empty", "warning", column.own, "hold no value", kept, "remove the mapping")
@@ -159,7 +159,15 @@ def _left_out(column: Wanted, count: int) -> Finding:
     return Finding(kind, "warning", column.own, f"{what} and are left out", count)
 
 
-def _unreadable(column: Wanted, count: int, severity: Severity) -> Finding:
+def _unreadable(column: Wanted, count: int, severity: Severity, required: bool) -> Finding:
+    becomes = "left out" if required else "taken as missing"
+    lenient = severity != "fault"
+    taken = f" and are {becomes}" if lenient else ""
+
+    def also(wanted: str) -> str:
+        leave = "leave their rows out" if required else "take them as missing"
+        return wanted if lenient else f"{wanted}, {_LENIENT} {leave}"
+
     if column.kind == "number":
         wanted = "write plain numbers, or set decimal and thousands of the source"
         what = "are not numbers"
@@ -167,19 +175,20 @@ def _unreadable(column: Wanted, count: int, severity: Severity) -> Finding:
             lower, upper = column.bounds
             what = f"are not numbers from {lower:g} to {upper:g}"
             wanted = "bring them to these bounds with units"
-        return Finding("not-a-number", severity, column.own, what, count, _also(wanted))
+        return Finding("not-a-number", severity, column.own, what + taken, count, also(wanted))
     if column.kind == "time":
         wanted = "write 2026-01-31 or 2026-01-31 12:00:00, or set time_format of the source"
-        return Finding("not-a-time", severity, column.own, "are not times", count, _also(wanted))
+        return Finding(
+            "not-a-time", severity, column.own, f"are not times{taken}", count, also(wanted)
+        )
     if column.kind == "boolean":
         wanted = f"write {column.true[0]} and {column.false[0]}, or map the words in words"
         what = "are neither a word for yes nor one for no"
-        return Finding("not-yes-or-no", severity, column.own, what, count, _also(wanted))
+        return Finding("not-yes-or-no", severity, column.own, what + taken, count, also(wanted))
     if column.meanings is not None:
         what = f"are none of the {len(column.meanings)} words that there may be"
-        return Finding(
-            "no-class", severity, column.own, what, count, "map the table's own words in words"
-        )
+        advice = "map the table's own words in words"
+        return Finding("no-class", severity, column.own, what + taken, count, advice)
     # A feature's unknown word is encoded as such. A target's would be taken for another class.
     decides: Severity = "fault" if column.name == "churned" or column.target else "warning"
     return Finding(
@@ -190,10 +199,6 @@ def _unreadable(column: Wanted, count: int, severity: Severity) -> Finding:
         count,
         "add it there, or to missing",
     )
-
-
-def _also(wanted: str) -> str:
-    return f"{wanted}, {_LENIENT}"
 
 
 def _line_length(count: int) -> Finding:

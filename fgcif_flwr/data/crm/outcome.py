@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Final
 
 import duckdb
@@ -25,18 +25,30 @@ def needs_purchases(records: Records, targets: Collection[str]) -> bool:
     return bool(bought) or ("churn" in targets and records.churn == "no-purchase")
 
 
-def refuse_short_horizon(connection: duckdb.DuckDBPyConnection, window: Window) -> None:
+def refuse_short_horizon(
+    connection: duckdb.DuckDBPyConnection, window: Window, complete_until: date | None
+) -> None:
     """Raise :class:`DataError` unless purchases were recorded to the last day of the horizon.
 
-    Without that day, customers who buy late would look churned.
+    Without that day, customers who buy late would look churned. ``complete_until`` is the first
+    day that is not recorded any more; without it, a purchase on that last day must show it.
     """
+    if complete_until is not None:
+        if complete_until < window.until.date():
+            raise DataError(
+                f"data.complete_until is {complete_until}, before the horizon ends on "
+                f"{window.until.date()}: what customers did in it cannot be known; take an earlier "
+                "cut-off, or a later extract"
+            )
+        return
     row = connection.execute("SELECT max(time) FROM transactions").fetchone()
     if row is None or row[0] is None or row[0] < window.until - timedelta(days=1):
         days = (window.until - window.cutoff).days
         raise DataError(
             f"transactions end before the {days} days from the cut-off {window.cutoff.date()} are "
             "over: what customers did in them cannot be known; take an earlier cut-off, or add "
-            "later lines"
+            f"later lines; or, if nobody bought since, say data.complete_until = "
+            f"{window.until.date()}"
         )
 
 

@@ -54,6 +54,10 @@ class Table(Protocol):
         """Names of the columns, each once."""
 
     @property
+    def has_header_line(self) -> bool:
+        """Whether ``names`` are a line of a text, which may hold a customer's values instead."""
+
+    @property
     def advice(self) -> str:
         """What to do where wanted columns are not there; empty where nothing is known."""
 

@@ -41,7 +41,8 @@ def read_ready_table(
         raise DataError("there is no ready table in [data]")
     wanted = schema_columns(schema, schema.missing, targets=targets)
     table = open_table(connection, source)
-    choice = choose(wanted, source, table.names, demanded=[column.name for column in wanted])
+    demanded = [column.name for column in wanted]
+    choice = choose(wanted, source, table.names, demanded, header=table.has_header_line)
     key = () if schema.id_column is None else (schema.id_column,)
     strictness = Strictness(data.duplicates, data.unreadable)
     rows, counted = load(

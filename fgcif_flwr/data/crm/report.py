@@ -5,7 +5,7 @@ A report is the enterprise's own. It names columns and counts rows; it does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,8 @@ FindingKind = Literal[
     "daylight-saving",  # local times that the clock showed twice, or never
     "line-length",  # CSV lines with more or fewer values than the header
     "settings",  # most values look as if a setting of the source were another
+    "unlisted-code",  # a code of records that the schema's lists do not have
+    "ends-early",  # records end long before the cut-off
     "out-of-bounds",
     "unseen-words",
     "no-class",  # target words that are none of the schema's classes
@@ -159,11 +161,12 @@ class DataReport:
         for found in self.findings:
             yield "", found
 
-    def sentences(self, *severities: Severity) -> list[str]:
-        """Return findings of these severities (all without any) as lines for people."""
+    def sentences(self, *severities: Severity, kinds: Collection[FindingKind] = ()) -> list[str]:
+        """Return findings of these severities and kinds (all without any) as lines for people."""
         rows = {component.name: component.rows for component in self.components}
         return [
             (f"{name}: " if name else "") + found.sentence(rows.get(name, self.customers))
             for name, found in self.all_findings()
-            if not severities or found.severity in severities
+            if (not severities or found.severity in severities)
+            and (not kinds or found.kind in kinds)
         ]

@@ -25,6 +25,7 @@ from fgcif_flwr.data.crm.conversion import Kind, RawColumn, Wanted, conversion, 
 from fgcif_flwr.data.crm.csv_source import CsvTable
 from fgcif_flwr.data.crm.file_source import ParquetTable, files_of, is_parquet
 from fgcif_flwr.data.crm.findings import Counted, Rows, count_findings
+from fgcif_flwr.data.crm.listed_codes import unlisted_codes
 from fgcif_flwr.data.crm.reading import Table
 from fgcif_flwr.data.crm.report import ComponentReport
 from fgcif_flwr.data.crm.sql_source import DatabaseTable
@@ -90,7 +91,7 @@ def attach(
     wanted = component_columns(component, source, schema_missing, schema)
     table = open_table(connection, source)
     demanded = schema.records.master if schema is not None and schema.records is not None else ()
-    choice = choose(wanted, source, table.names, demanded)
+    choice = choose(wanted, source, table.names, demanded, header=table.has_header_line)
     if component == "transactions":
         choice = _amount_or_its_factors(choice, source)
     required = ("customer",) if component == "customers" else ("customer", "time")
@@ -103,8 +104,16 @@ def attach(
     )
     if failed is not None:
         raise stopped(source, failed)
+    if schema is not None:
+        try:
+            codes = unlisted_codes(connection, component, choice, schema)
+        except duckdb.Error as error:
+            raise stopped(source, error) from None
+    else:
+        codes = []
     advised = setting_advised(choice, table.advice)
-    findings = (*advised, *choice.findings, *not_mapped(component, choice), *counted.findings)
+    absent = (*advised, *choice.findings, *not_mapped(component, choice))
+    findings = (*absent, *counted.findings, *codes)
     columns = {column.name: column.own for column in choice.columns}
     return ComponentReport(component, counted.rows, counted.kept, findings, columns)
 

@@ -64,6 +64,11 @@ class DatabaseTable:
         return tuple(self._names)
 
     @property
+    def has_header_line(self) -> bool:
+        """Names are the database's own."""
+        return False
+
+    @property
     def advice(self) -> str:
         """Nothing: columns are what the database says."""
         return ""

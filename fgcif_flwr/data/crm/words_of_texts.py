@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Integers = npt.NDArray[np.int64]
+
+LONGEST_TEXT: Final = 10_000
+"""Characters of a text that are looked at, from its beginning: the rest of a longer one says
+little more, and a mail with everything quoted would take the memory of thousands."""
 
 
 @dataclass(frozen=True)

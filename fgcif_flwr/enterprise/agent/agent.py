@@ -32,18 +32,19 @@ from fgcif_flwr.enterprise.agent.runs import (
     terms_hash,
 )
 from fgcif_flwr.enterprise.enterprise import Enterprise
+from fgcif_flwr.enterprise.generator_tasks import forget_rows
 from fgcif_flwr.enterprise.site import Site
 from fgcif_flwr.errors import AuthenticationError, FgcifError, SecureSumError
 from fgcif_flwr.federation.agent_body import PATHS, AgentRequest, read_request, write_reply
 from fgcif_flwr.federation.private_plan import most_exact_sums
-from fgcif_flwr.federation.releases import EVALUATE, MODEL
+from fgcif_flwr.federation.releases import EVALUATE
 from fgcif_flwr.federation.requests import Identify, Join, Refusal, Release, Reply, Request
 from fgcif_flwr.federation.signing import ANYBODY
 from fgcif_flwr.federation.task_input import input_hash
 from fgcif_flwr.federation.terms import config_in
 from fgcif_flwr.privacy.ledger import Witness
 from fgcif_flwr.privacy.release_log import FileLog
-from fgcif_flwr.secagg import Manifest, Participant, SqliteJournal
+from fgcif_flwr.secagg import Manifest, Participant, SqliteJournal, wire
 from fgcif_flwr.secagg.transcript import digest
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Agent:
             If they are not as the schema says; the rows of before stay.
         """
         found = self._customers.load()
+        forget_rows()  # of customers who may have asked to be erased
         log_event(logger, "reload", outcome="answered")
         return found
 
@@ -170,7 +172,7 @@ class Agent:
                 if wanted
                 else "the request wants no recipient"
             )
-        said = digest("asked", request.kind, request.message, hashed)
+        said = _digest(request.kind, request.message, hashed)
         self._state.accept_number(signature.number, said)
         return asked
 
@@ -188,7 +190,7 @@ class Agent:
             and not isinstance(reply, Refusal)
             and manifest is not None
         ):
-            keep_model(self._site, manifest, asked.arrays[MODEL])
+            keep_model(self._site, manifest, asked.arrays)
         return reply
 
     def _count(self, asked: Release, manifest: Manifest, config: RunConfig) -> None:
@@ -196,7 +198,8 @@ class Agent:
         if config.privacy.unit == "none":
             request = asked.request
             most = most_exact_sums(config, request.task)
-            self._state.count_sum(manifest.run.hex(), request.task, request.slot, most)
+            said = _digest("train.release", wire.encode(request), input_hash(asked.arrays))
+            self._state.count_sum(manifest.run.hex(), request.task, request.slot, said, most)
 
     def _join(self, asked: Join) -> Reply:
         manifest = asked.manifest
@@ -252,3 +255,8 @@ class Agent:
             )
         else:
             log_event(logger, "request", outcome="answered", **fields)
+
+
+def _digest(kind: str, message: bytes, hashed: bytes) -> bytes:
+    """Return the digest of a whole request; ``hashed`` is its input's."""
+    return digest("asked", kind, message, hashed)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
-from fgcif_flwr.enterprise.agent.runs import RunLimits, terms_hash
-from fgcif_flwr.errors import AuthenticationError, PolicyError
+from fgcif_flwr.enterprise.agent.runs import RunAsked, RunLimits, terms_hash
+from fgcif_flwr.errors import AuthenticationError, PolicyError, SlotSpentError
 from fgcif_flwr.federation.terms import config_in
 from fgcif_flwr.privacy.ledger.file import CheckedFile
 from fgcif_flwr.secagg import Manifest
@@ -22,37 +21,8 @@ from fgcif_flwr.secagg import Manifest
 DAY = 24 * 3600.0
 _MOST_WAITING = 1000
 _SLACK = 1e-9
-
-
-@dataclass(frozen=True)
-class RunAsked:
-    """A run that a coordinator asked to join.
-
-    Attributes
-    ----------
-    run : str
-        Its name, hexadecimal digits; the coordinator's choice.
-    terms : str
-        Hash of all that was agreed, 64 hexadecimal digits; see :func:`terms_hash`.
-    text : str
-        The terms themselves, JSON.
-    unit : str
-    epsilon : float
-        What its plan costs; 0 without a privacy unit.
-    asked, joined : float, float or None
-        Seconds since 1970: when it was first asked for, and first joined.
-    state : "joined", "approved", "waiting" or "refused"
-        What the agent would say: it waits for approval, or was refused last for another reason.
-    """
-
-    run: str
-    terms: str
-    text: str
-    unit: str
-    epsilon: float
-    asked: float
-    joined: float | None
-    state: Literal["joined", "approved", "waiting", "refused"]
+LEAST_DIGITS = 32
+"""Of a hash of terms: to fewer, somebody could search for two runs that share them."""
 
 
 class AgentState(CheckedFile):
@@ -81,7 +51,7 @@ class AgentState(CheckedFile):
         " refused INTEGER NOT NULL, PRIMARY KEY (run, terms))",
         "CREATE TABLE approvals (terms TEXT NOT NULL PRIMARY KEY, at REAL NOT NULL)",
         "CREATE TABLE sums (run TEXT NOT NULL, task TEXT NOT NULL, slot INTEGER NOT NULL,"
-        " PRIMARY KEY (run, task, slot))",
+        " digest BLOB NOT NULL, PRIMARY KEY (run, slot))",
     )
 
     def __init__(
@@ -136,14 +106,17 @@ class AgentState(CheckedFile):
         """
         run, terms, now = manifest.run.hex(), terms_hash(manifest), self._clock()
         with self._transaction():
-            if self._joined(run, terms):
+            joined = self._joined(run, terms)
+            if joined is not None and joined > now - DAY:
                 return
+            # One that was joined longer ago counts anew: else runs could be stocked up.
             refusal = self._refusal(epsilon, limits, now)
-            waits = refusal is None and limits.approval and not self._approved(terms)
+            approved = joined is not None or self._approved(terms)
+            waits = refusal is None and limits.approval and not approved
             if waits:
                 refusal = (
                     "policy: this enterprise approves each run by hand, and has not approved this "
-                    f"one yet; ask it to run fgcif-client runs approve {terms[:16]}"
+                    f"one yet; ask it to run fgcif-client runs approve {terms[:LEAST_DIGITS]}"
                 )
             self._run(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?)"
@@ -168,10 +141,11 @@ class AgentState(CheckedFile):
             )
 
     def count_join(self, manifest: Manifest) -> None:
-        """Count, durably, a run that was joined, once; it uses up its approval."""
+        """Count, durably, a run that was joined, once a day; it uses up its approval."""
         run, terms = manifest.run.hex(), terms_hash(manifest)
         with self._transaction():
-            if self._joined(run, terms):
+            joined = self._joined(run, terms)
+            if joined is not None and joined > self._clock() - DAY:
                 return
             self._run(
                 "UPDATE runs SET joined = ?, refused = 0 WHERE run = ? AND terms = ?",
@@ -179,34 +153,42 @@ class AgentState(CheckedFile):
             )
             self._run("DELETE FROM approvals WHERE terms = ?", terms)
 
-    def count_sum(self, run: str, task: str, slot: int, most: int) -> None:
+    def count_sum(self, run: str, task: str, slot: int, digest: bytes, most: int) -> None:
         """Count, durably, one slot of a task for which no ledger is charged.
+
+        Slots grow over all epochs of a run: one that was used is not used again after another join.
 
         Parameters
         ----------
         run
             Its name, hexadecimal digits.
+        digest
+            Of the whole request, 32 bytes: the very same one may be asked again.
         most
             Slots that the run can need for this task.
 
         Raises
         ------
+        SlotSpentError
+            If this run had another request for this slot, or a later slot.
         PolicyError
             If so many others were asked for already.
         """
         with self._transaction():
-            (others,) = self._run(
-                "SELECT COUNT(*) FROM sums WHERE run = ? AND task = ? AND slot <> ?",
-                run,
-                task,
-                slot,
+            query = "SELECT digest FROM sums WHERE run = ? AND slot = ?"
+            if self._run(query, run, slot).fetchone() == (digest,):
+                return
+            last, count = self._run(
+                "SELECT COALESCE(MAX(slot), -1), TOTAL(task = ?) FROM sums WHERE run = ?", task, run
             ).fetchone()
-            if others >= most:
+            if slot <= last:
+                raise SlotSpentError(f"slot {slot} of this run is spent: slots only grow")
+            if count >= most:
                 raise PolicyError(
-                    f"policy: this run was given {others} sums of task {task}, all that its rounds "
-                    "and retries can need"
+                    f"policy: this run was given {count:.0f} sums of task {task}, all that its "
+                    "rounds and retries can need"
                 )
-            self._run("INSERT OR IGNORE INTO sums VALUES (?, ?, ?)", run, task, slot)
+            self._run("INSERT INTO sums VALUES (?, ?, ?, ?)", run, task, slot, digest)
 
     def approve(self, terms: str) -> str:
         """Let one more run with these terms be joined; return the whole hash.
@@ -214,7 +196,7 @@ class AgentState(CheckedFile):
         Parameters
         ----------
         terms
-            Hash as :meth:`runs` shows it, or its first 8 digits or more.
+            Hash as :meth:`runs` shows it, or its first 32 digits or more.
 
         Raises
         ------
@@ -224,10 +206,10 @@ class AgentState(CheckedFile):
         with self._transaction():
             query = "SELECT DISTINCT terms FROM runs WHERE substr(terms, 1, ?) = ?"
             found = self._run(query, len(terms), terms.lower()).fetchall()
-            if len(terms) < 8 or len(found) != 1:
+            if len(terms) < LEAST_DIGITS or len(found) != 1:
                 raise PolicyError(
-                    "there is no such run, or more than one: give at least 8 digits of a hash that "
-                    "fgcif-client runs list shows"
+                    "there is no such run, or more than one: give at least "
+                    f"{LEAST_DIGITS} digits of a hash that fgcif-client runs list shows"
                 )
             (whole,) = found[0]
             self._run("INSERT OR REPLACE INTO approvals VALUES (?, ?)", whole, self._clock())
@@ -245,9 +227,10 @@ class AgentState(CheckedFile):
             for run, terms, text, unit, epsilon, asked, joined, *rest in rows
         )
 
-    def _joined(self, run: str, terms: str) -> bool:
-        query = "SELECT 1 FROM runs WHERE run = ? AND terms = ? AND joined NOT NULL"
-        return self._run(query, run, terms).fetchone() is not None
+    def _joined(self, run: str, terms: str) -> float | None:
+        query = "SELECT joined FROM runs WHERE run = ? AND terms = ?"
+        found = self._run(query, run, terms).fetchone()
+        return None if found is None else found[0]
 
     def _approved(self, terms: str) -> bool:
         query = "SELECT 1 FROM approvals WHERE terms = ?"

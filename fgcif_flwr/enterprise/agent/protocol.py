@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_ASK = 5.0
 """From connecting to the end of a request's header."""
+SECONDS_BETWEEN_LINES = 60.0
+"""In the log, of connections of one user that were turned away for one reason."""
 MOST_CONNECTIONS = 32
 """At once, on each socket."""
 _LONGEST_HEADER = 16 * 2**10
@@ -40,6 +42,7 @@ class GuardedConfig(uvicorn.Config):
 
     def __init__(self, app: Callable[..., Any], name: str, allowed: frozenset[int]) -> None:
         self.socket_name = name
+        self.turned_away = TurnedAway()
         self.allowed = allowed
         super().__init__(
             app,
@@ -58,6 +61,25 @@ class GuardedConfig(uvicorn.Config):
         )
 
 
+class TurnedAway:
+    """Counts connections that were turned away, so that they fill no log.
+
+    Of each user and reason the first is logged at once, and then one line a minute at most.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], tuple[float, int]] = {}
+
+    def to_log(self, user: int, reason: str, now: float) -> int:
+        """Count one; return how many a line is due for, 0 where none is."""
+        since, unlogged = self._seen.get((user, reason), (now - SECONDS_BETWEEN_LINES, 0))
+        if now - since < SECONDS_BETWEEN_LINES:
+            self._seen[user, reason] = since, unlogged + 1
+            return 0
+        self._seen[user, reason] = now, 0
+        return unlogged + 1
+
+
 class GuardedProtocol(H11Protocol):
     """Lets in the users that may, each connection for one request whose header comes in time."""
 
@@ -68,14 +90,16 @@ class GuardedProtocol(H11Protocol):
         user = peer_of(transport.get_extra_info("socket"))
         if user not in config.allowed or len(self.connections) >= MOST_CONNECTIONS:
             why = "many connections" if user in config.allowed else "user"
-            log_event(
-                logger,
-                "connection",
-                outcome="refused",
-                socket=config.socket_name,
-                user=user,
-                reason=why,
-            )
+            if times := config.turned_away.to_log(user, why, self.loop.time()):
+                log_event(
+                    logger,
+                    "connection",
+                    outcome="refused",
+                    socket=config.socket_name,
+                    user=user,
+                    reason=why,
+                    times=times,
+                )
             transport.abort()  # before the transport reads: its reader is added after this
             return
         super().connection_made(transport)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fgcif_flwr.data.encoding import feature_layout
 from fgcif_flwr.data.schema import Schema
@@ -26,6 +27,37 @@ class RunLimits:
     runs: int
     epsilon: float
     approval: bool
+
+
+@dataclass(frozen=True)
+class RunAsked:
+    """A run that a coordinator asked to join.
+
+    Attributes
+    ----------
+    run : str
+        Its name, hexadecimal digits; the coordinator's choice.
+    terms : str
+        Hash of all that was agreed, 64 hexadecimal digits; see :func:`terms_hash`.
+    text : str
+        The terms themselves, JSON.
+    unit : str
+    epsilon : float
+        What its plan costs; 0 without a privacy unit.
+    asked, joined : float, float or None
+        Seconds since 1970: when it was first asked for, and first joined.
+    state : "joined", "approved", "waiting" or "refused"
+        What the agent would say: it waits for approval, or was refused last for another reason.
+    """
+
+    run: str
+    terms: str
+    text: str
+    unit: str
+    epsilon: float
+    asked: float
+    joined: float | None
+    state: Literal["joined", "approved", "waiting", "refused"]
 
 
 def check_length(manifest: Manifest) -> None:

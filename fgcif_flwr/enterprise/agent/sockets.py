@@ -63,15 +63,48 @@ def _directory(path: Path, mode: int) -> None:
         if not path.is_symlink() and not path.exists():
             path.mkdir(mode=0o700)
             path.chmod(mode)
-        found = path.lstat()
-        above = [one.stat() for one in path.resolve().parents]
     except OSError as error:
-        raise ConfigurationError(f"the directory {path} cannot be made: {error.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(
+            f"the directory {path} cannot be made: {error.strerror}; make it, or one above it, and "
+            "chown it to agent.user"
+        ) from None
+    check_place(path, mode, os.geteuid())
+
+
+def check_place(path: Path, mode: int, user: int) -> None:
+    """Raise unless nobody but root and a user can change what is in a directory.
+
+    Parameters
+    ----------
+    path
+        The directory; where it is not there yet, those above it are looked at.
+    mode
+        It should have.
+    user
+        Whose sockets will lie in it.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be looked at, or is no directory.
+    PolicyError
+        If others can change what is in it, or replace it.
+    """
+    try:
+        own = [path.lstat()] if os.path.lexists(path) else []
+        above = [one.stat() for one in path.resolve().parents if one.exists()]
+    except OSError as error:
+        raise ConfigurationError(
+            f"the directory {path} cannot be looked at: {error.strerror}"
+        ) from None
+    if not all(stat.S_ISDIR(one.st_mode) for one in own):
         raise ConfigurationError(f"{path} is no directory (a link is none)")
-    if any(one.st_uid not in (0, os.geteuid()) for one in (found, *above)):
-        raise PolicyError(f"the directory {path}, or one above it, belongs to another user")
-    if found.st_mode & _WRITABLE or any(
+    if any(one.st_uid not in (0, user) for one in (*own, *above)):
+        raise PolicyError(
+            f"the directory {path}, or one above it, belongs to another user; chown it to "
+            "agent.user or root"
+        )
+    if any(one.st_mode & _WRITABLE for one in own) or any(
         one.st_mode & _WRITABLE and not one.st_mode & stat.S_ISVTX for one in above
     ):
         raise PolicyError(

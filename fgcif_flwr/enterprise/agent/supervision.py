@@ -7,11 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from fgcif_flwr.config.enterprise import EnterpriseConfig
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_START = 600.0
 """Within which an agent must listen: it loads its rows first."""
+_SAFE = {
+    # Neither imports from the directory that it is started in, or that its program lies in.
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUNBUFFERED": "1",
+}
 _ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -55,7 +61,8 @@ def supervise(
     Raises
     ------
     PolicyError
-        If agent and SuperNode are, or would be, one user, or the SuperNode would be root.
+        If agent and SuperNode are, or would be, one user, the SuperNode would be root, or another
+        than the agent's user listens where the agent should.
     ConfigurationError
         If there is no address, key or certificate to start a SuperNode with, or this user may not
         start a process as another.
@@ -65,7 +72,7 @@ def supervise(
     users = Users.of(config.agent)
     arguments = supernode_arguments(config)
     check_apart(users, listening_user(config.agent.shared))
-    environment = _passed_on(_PASSED_ON)
+    environment = {**_passed_on(_PASSED_ON), **_SAFE}
     pause = config.supernode.longest_pause
     children: list[Supervised] = []
     with _stopping() as stopped:
@@ -142,6 +149,11 @@ def check_apart(users: Users, listening: int | None) -> None:
             "the SuperNode would run as root, who may read whatever the agent holds; set "
             "agent.supernode_user"
         )
+    if listening not in (None, users.agent):
+        raise PolicyError(
+            f"user {listening} listens where the agent should, and agent.user is user "
+            f"{users.agent}: set agent.user to the agent's, or end the process that listens"
+        )
     others = {users.supernode} | ({users.agent} if listening is None else set())
     if os.geteuid() != _ROOT and others != {os.geteuid()}:
         raise ConfigurationError(
@@ -172,6 +184,7 @@ def _await_agent(
     agent.tend(time.monotonic())
     while not stopped.is_set() and listening_user(config.agent.shared) != users.agent:
         ended = agent.process is not None and agent.process.poll() is not None
+        agent.pass_on()
         if ended or time.monotonic() > until:
             raise AgentNotRunningError(
                 f"the agent did not come up; it said why above, or in {config.directory}/agent.log"
@@ -196,7 +209,7 @@ def _executable(name: str) -> str:
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
         raise ConfigurationError(f"there is no {name}; install flwr")
-    return found
+    return os.path.abspath(found)
 
 
 def _passed_on(names: Iterable[str]) -> dict[str, str]:
@@ -212,7 +225,13 @@ def _passwords(config: EnterpriseConfig) -> list[str]:
 def _file(path: Path | None, key: str) -> str:
     if path is None:
         raise ConfigurationError(f"supernode.{key} is not set")
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise ConfigurationError(
+            f"supernode.{key}: {path} cannot be looked at: {error.strerror}"
+        ) from None
+    if not there:
         raise ConfigurationError(f"supernode.{key}: there is no file {path}")
     return str(path)
 
@@ -221,9 +240,17 @@ def _home(config: EnterpriseConfig, user: int) -> dict[str, str]:
     """Return where Flower keeps its own files: a directory of the SuperNode's user."""
     home = config.agent.shared.parent.parent / "supernode"
     if os.geteuid() == _ROOT:
-        with suppress(FileExistsError):
+        try:
             home.mkdir(mode=0o700)
-        os.lchown(home, user, group_id(user))  # never through a link that somebody put there
+        except FileExistsError:
+            found = home.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != user:
+                raise ConfigurationError(
+                    f"{home} is there and no directory of the SuperNode's user ({user}); move it "
+                    "away"
+                ) from None
+        else:
+            os.lchown(home, user, group_id(user))  # never through a link put there meanwhile
     elif not home.is_dir():
-        home = Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr"))
+        home = Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr")).absolute()
     return {"HOME": str(home), "FLWR_HOME": str(home)}

@@ -13,7 +13,7 @@ from fgcif_flwr.enterprise.operations.form import OperationRequest
 from fgcif_flwr.enterprise.site import Site
 
 if TYPE_CHECKING:
-    from fgcif_flwr.enterprise.agent.limits import RunAsked
+    from fgcif_flwr.enterprise.agent.runs import RunAsked
 
 
 class RunsRequest(OperationRequest):
@@ -21,9 +21,9 @@ class RunsRequest(OperationRequest):
 
 
 class ApproveRequest(OperationRequest):
-    """Approves runs with the terms of this hash (or its first 8 digits or more)."""
+    """Approves runs with the terms of this hash (or its first 32 digits or more)."""
 
-    terms: str = Field(pattern=r"^[0-9a-fA-F]{8,64}$")
+    terms: str = Field(pattern=r"^[0-9a-fA-F]{32,64}$")
 
 
 def runs(site: Site, request: BaseModel) -> Answer:

@@ -82,7 +82,7 @@ def load_chosen(site: Site, request: ModelRequest) -> tuple[str, LoadedModel]:
 
 
 def _only(kept: list[str], beginning: str) -> str:
-    if not kept:
+    if not kept and not beginning:
         raise DataError(
             "no model was kept yet: none of a run was evaluated here; name a model file by --model"
         )
@@ -93,9 +93,15 @@ def _only(kept: list[str], beginning: str) -> str:
     if beginning in kept:
         return beginning
     found = [name for name in kept if name.startswith(beginning)]
-    if len(found) != 1:
+    names = ", ".join(name[:24] for name in kept[:8])
+    if not found:
         raise DataError(
-            f"{len(found) or 'no'} models that were kept have a name that begins with {beginning}; "
-            f"kept are {', '.join(name[:24] for name in kept[:8])}"
+            f"{beginning} is neither a file, a run's directory nor the beginning of a kept model's "
+            f"name; {f'kept are {names}' if kept else 'no model was kept yet'}"
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{len(found)} models that were kept have a name that begins with {beginning}; kept "
+            f"are {names}"
         )
     return found[0]

@@ -1,6 +1,7 @@
 """What an enterprise's own table looks like through the schema, without small counts.
 
-A count from 1 to 9 is not shown (null), nor one from which it could be told.
+A count from 1 to 9 is not shown (null), nor one from which it could be told: null says that there
+are some, not that they are few.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def description(table: pa.Table, schema: Schema) -> dict[str, Any]:
         ``rows``; ``features``, each with name, kind, ``missing`` and, where its kind has it,
         ``beyond_bounds`` (numbers that are clipped) or ``unseen`` (words outside the vocabulary);
         ``targets``, each with name, kind, and ``classes`` (count by class, ``missing`` among them)
-        or as a feature of numbers. Counts of rows; null where not shown.
+        or as a feature of numbers. Counts of rows; null where
+        one is not shown: it is from 1 to 9, or a count from 1 to 9 could be told from it.
     """
     return {
         "rows": table.num_rows,

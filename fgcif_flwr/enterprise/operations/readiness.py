@@ -5,55 +5,30 @@ Nothing raises here: what is wrong is an item of the list, with what to do.
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
-import stat
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel
 
 from fgcif_flwr.config.enterprise import EnterpriseConfig
 from fgcif_flwr.data.schema import Schema, load_schema
 from fgcif_flwr.enterprise.agent.operation import Answer
-from fgcif_flwr.enterprise.agent.users import Users
 from fgcif_flwr.enterprise.operations.form import OperationRequest
-from fgcif_flwr.enterprise.operations.rules import changed_rules
+from fgcif_flwr.enterprise.operations.rights import Check, State, examine_rights, user_name
+from fgcif_flwr.enterprise.operations.rules import changed_rules, unknown_features
 from fgcif_flwr.enterprise.site import Site, load_public_key
 from fgcif_flwr.errors import FgcifError
 from fgcif_flwr.federation.roster import load_identity, load_roster
 from fgcif_flwr.privacy.ledger import SqliteLedger
-from fgcif_flwr.privacy.policy import load_policy
+from fgcif_flwr.privacy.policy import Policy, load_policy
 
-State = Literal["ok", "warning", "fault", "not checked"]
+__all__ = ["Check", "CheckRequest", "State", "check", "examine", "user_name"]
 
 _LITTLE_SPACE = 1_000_000_000  # bytes
 _NO_SPACE = 100_000_000
 _FEWEST = 3  # enterprises of any federation
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    name : str
-    state : State
-        A fault keeps the enterprise from taking part.
-    found : str
-        In words; never a customer's value.
-    advice : str
-        What to do, where something is to be done.
-    """
-
-    name: str
-    state: State
-    found: str
-    advice: str = ""
 
 
 class CheckRequest(OperationRequest):
@@ -67,15 +42,12 @@ def check(site: Site, request: BaseModel) -> Answer:
 
 def examine(config: EnterpriseConfig) -> Iterator[Check]:
     """Look at keys, rights, policy, roster, ledger, disk and data."""
-    yield _guarded(config.directory, "state directory", 0o700, "fgcif-client init makes it")
-    identity = config.directory / "identity.pem"
-    yield _guarded(identity, "identity key", 0o600, "fgcif-client init makes it")
-    yield from _agreed(config, identity)
+    yield from examine_rights(config)
+    yield from _agreed(config, config.directory / "identity.pem")
     yield _tried("policy", lambda: _policy(config))
     yield _tried("coordinator's key", lambda: _coordinator(config))
     yield _tried("ledger", lambda: _ledger(config))
-    yield _users(config)
-    yield _space(config.directory)
+    yield _tried("disk", lambda: _space(config.directory))
     yield from _schema_and_data(config)
 
 
@@ -84,37 +56,14 @@ def _tried(name: str, look: Callable[[], Check]) -> Check:
         return look()
     except FgcifError as error:
         return Check(name, "fault", str(error))
-
-
-def _guarded(path: Path, name: str, mode: int, remedy: str) -> Check:
-    try:
-        found = path.stat()
     except OSError as error:
-        return Check(name, "fault", f"{path}: {error.strerror}", remedy)
-    actual = stat.S_IMODE(found.st_mode)
-    if actual & ~mode:
-        return Check(
-            name,
-            "fault",
-            f"{path} can be used by others than its owner (mode {actual:04o})",
-            f"chmod {mode:04o} {path}",
-        )
-    if found.st_uid != os.geteuid():
-        return Check(
-            name,
-            "fault",
-            f"{path} belongs to {user_name(found.st_uid)}, not to {user_name(os.geteuid())}",
-            "run this as its owner, or change the owner",
-        )
-    return Check(name, "ok", f"mode {actual:04o}, of {user_name(found.st_uid)}")
+        return _not_to_be_used(name, error)
 
 
-def user_name(number: int) -> str:
-    """Return the name of a user, or the number where there is none."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"
+def _not_to_be_used(name: str, error: OSError) -> Check:
+    where = f"{error.filename}: " if error.filename else ""
+    advice = "run this as the agent's user or root" if isinstance(error, PermissionError) else ""
+    return Check(name, "fault", f"{where}{error.strerror}", advice)
 
 
 def _agreed(config: EnterpriseConfig, identity: Path) -> Iterator[Check]:
@@ -148,6 +97,14 @@ def _policy(config: EnterpriseConfig) -> Check:
     policy = load_policy(config.enterprise.policy)
     changed = changed_rules(policy)
     found = f"own rules: {', '.join(changed)}" if changed else "all rules have the default"
+    strange = _strange_features(config, policy)
+    if strange:
+        return Check(
+            "policy",
+            "warning",
+            f"{found}; features names {', '.join(strange)}, which the schema does not have",
+            "write features as the schema's columns are called (fgcif-client schema show)",
+        )
     if "none" in policy.units:
         return Check(
             "policy",
@@ -156,6 +113,14 @@ def _policy(config: EnterpriseConfig) -> Check:
             'take "none" out of units unless that is meant',
         )
     return Check("policy", "ok", found)
+
+
+def _strange_features(config: EnterpriseConfig, policy: Policy) -> list[str]:
+    try:
+        schema = load_schema(config.consortium.schema_file)
+    except (FgcifError, OSError):  # a check of its own says so
+        return []
+    return unknown_features(policy, schema)
 
 
 def _coordinator(config: EnterpriseConfig) -> Check:
@@ -169,37 +134,6 @@ def _ledger(config: EnterpriseConfig) -> Check:
         return Check("ledger", "ok", "none yet: the agent makes it when it starts")
     with SqliteLedger(path, config.enterprise.name) as ledger:
         return Check("ledger", "ok", f"intact, {ledger.head.length} entries")
-
-
-def _users(config: EnterpriseConfig) -> Check:
-    if not config.agent.supernode_user:
-        return Check(
-            "users",
-            "warning",
-            "agent.supernode_user is not set: nobody but the agent's user reaches the agent",
-            "make a user for the SuperNode and name it; join refuses one user for both",
-        )
-    try:
-        users = Users.of(config.agent)
-    except FgcifError as error:
-        return Check("users", "fault", str(error), "useradd --system NAME")
-    if users.agent == users.supernode:
-        return Check(
-            "users",
-            "fault",
-            f"agent and SuperNode would both be {user_name(users.agent)}: the coordinator's code "
-            "could read the data",
-            "name another agent.supernode_user",
-        )
-    if users.supernode == 0:
-        return Check(
-            "users",
-            "fault",
-            "the SuperNode would be root, who may read whatever the agent holds",
-            "name another agent.supernode_user",
-        )
-    found = f"agent {user_name(users.agent)}, SuperNode {user_name(users.supernode)}"
-    return Check("users", "ok", found)
 
 
 def _space(directory: Path) -> Check:
@@ -219,16 +153,26 @@ def _schema_and_data(config: EnterpriseConfig) -> Iterator[Check]:
         schema = load_schema(config.consortium.schema_file)
     except FgcifError as error:
         yield Check("schema", "fault", str(error))
-        yield Check("data", "not checked", "there is no schema to check it against")
+    except OSError as error:
+        yield _not_to_be_used("schema", error)
+    else:
+        yield Check("schema", "ok", f"{schema.name} {schema.hash[:16]}: compare it out of band")
+        yield from _data(config, schema)
         return
-    yield Check("schema", "ok", f"{schema.name} {schema.hash[:16]}: compare it out of band")
-    yield from _data(config, schema)
+    yield Check("data", "not checked", "there is no schema to check it against")
 
 
 def _data(config: EnterpriseConfig, schema: Schema) -> Iterator[Check]:
     from fgcif_flwr.data.crm.customers import check_data
 
-    report = check_data(config.data, schema, scratch=config.directory)
+    try:
+        report = check_data(config.data, schema, scratch=config.directory)
+    except FgcifError as error:
+        yield Check("data", "fault", str(error))
+        return
+    except OSError as error:
+        yield _not_to_be_used("data", error)
+        return
     states: dict[str, State] = {"fault": "fault", "warning": "warning", "note": "ok"}
     rows = {component.name: component.rows for component in report.components}
     if report.ready:

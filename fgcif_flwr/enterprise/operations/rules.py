@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from fgcif_flwr.data.schema import Schema
 from fgcif_flwr.enterprise.agent.operation import Answer
 from fgcif_flwr.enterprise.operations.form import OperationRequest
 from fgcif_flwr.enterprise.site import Site
@@ -32,3 +33,10 @@ def changed_rules(policy: Policy) -> list[str]:
     """Return the names of the rules that are not the default."""
     default = Policy()
     return [name for name in Policy.model_fields if getattr(policy, name) != getattr(default, name)]
+
+
+def unknown_features(policy: Policy, schema: Schema) -> list[str]:
+    """Return the features that a policy allows and that are no column of a schema."""
+    columns = {feature.column for feature in schema.features}
+    columns |= {target.column or target.name for target in schema.targets}
+    return sorted((policy.features or frozenset()) - columns)

@@ -57,18 +57,28 @@ def score(site: Site, request: BaseModel) -> Answer:
 
 
 def evaluate(site: Site, request: BaseModel) -> Answer:
-    """Return each head's exact metrics on the own test rows, which no training has seen."""
+    """Return each head's exact metrics on the own test rows, which no training has seen.
+
+    The labels of a learned target are those of the model's released centres.
+    """
     assert isinstance(request, EvaluateRequest)
     from fgcif_flwr.models.metrics import metrics_from_counts
+    from fgcif_flwr.models.personalization import labelled
     from fgcif_flwr.models.training import evaluate_counts
 
     name, loaded = load_chosen(site, request)
     rows, warnings = split_rows(site, request, loaded)
     if len(rows.test) == 0:
         raise DataError("there are no test rows: too few customers for the test fraction")
-    counts = evaluate_counts(loaded.network, rows.test)
+    counts = evaluate_counts(loaded.network, labelled(loaded, rows.test))
     if len(rows.test) < _FEW_ROWS:
         warnings += (f"{len(rows.test)} test rows are few: the figures are uncertain",)
+    if loaded.segments is None:
+        warnings += tuple(
+            f"the model holds no segments: {head.name} is learned, and is not evaluated"
+            for head in loaded.network.layout.heads
+            if head.learned
+        )
     result: dict[str, Any] = {
         "model": name,
         "rows": len(rows.test),

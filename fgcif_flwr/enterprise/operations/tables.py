@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 from pydantic import BaseModel
 
+from fgcif_flwr.data.crm.report import FindingKind
 from fgcif_flwr.enterprise.agent.operation import Answer
 from fgcif_flwr.enterprise.operations.form import OperationRequest
 from fgcif_flwr.enterprise.site import Site
+
+_OF_CUTOFF: Final[tuple[FindingKind, ...]] = ("ends-early",)
 
 
 class FeaturesRequest(OperationRequest):
@@ -43,12 +46,18 @@ def read_customers(
 def usable_customers(
     site: Site, cutoff: date | None, *, targets: bool
 ) -> tuple[pa.Table, tuple[str, ...]]:
-    """Return the table, and one line if its report has warnings: for what is not about the data."""
-    table, warnings = read_customers(site, cutoff, targets=targets)
-    if not warnings:
-        return table, ()
-    count = "a warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
-    return table, (f"the data comes with {count}: fgcif-client describe shows what",)
+    """Return the table, and one line if its report has warnings: for what is not about the data.
+
+    What depends on the cut-off that was asked for is said in full.
+    """
+    table, report = site.customers(cutoff=cutoff, targets=targets)
+    of_cutoff = report.sentences("warning", kinds=_OF_CUTOFF)
+    others = len(report.sentences("warning")) - len(of_cutoff)
+    if not others:
+        return table, tuple(of_cutoff)
+    count = "a warning" if others == 1 else f"{others} warnings"
+    more = f"the data comes with {count}: fgcif-client describe shows what"
+    return table, (*of_cutoff, more)
 
 
 def cutoff_of(site: Site, asked: date | None) -> str | None:
