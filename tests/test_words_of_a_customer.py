@@ -147,7 +147,7 @@ def test_what_fails_at_one_enterprise_is_seen_by_nobody_but_as_a_count(
     assert np.array_equal(recording.encoded[2, 3], told)
     assert all(not words[:2].any() for key, words in recording.encoded.items() if key != (2, 3))
     masked = next(words for key, words, _ in recording.vectors() if key == (2, 3))
-    # P(a masked word is 0 or 1) is 2 x 2^-b for each; three or more by chance in under 1e-7 of runs.
+    # P(a masked word is 0 or 1) is 2 x 2^-b for each; three or more by chance: under 1e-7 of runs.
     assert (2 * len(masked) / 2**recording.form.bits) ** 3 < 1e-7
     assert int((masked <= 1).sum()) <= 2
     history = RunDirectory(tmp_path).read_history()
