@@ -38,6 +38,10 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.marginals
 	$(BIN)/python -m benchmarks.ctgan
 	$(BIN)/python -m benchmarks.generators
+	$(BIN)/python -m benchmarks.segmentation
+	$(BIN)/python -m benchmarks.online_retail
+	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.shim
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
