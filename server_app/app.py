@@ -21,6 +21,6 @@ def main(grid: Grid, context: Context) -> None:
     except FgcifError as error:
         write_failure(config, error)
         raise
-    except Exception as error:
+    except Exception as error:  # Flower says only that it failed: leave word of it, and raise
         write_failure(config, FgcifError(f"internal error ({type(error).__name__}); see the log"))
         raise

@@ -428,3 +428,19 @@ def test_a_personal_model_keeps_the_segments(segmented: Client):
     personal = load_model(segmented.state / "models" / f"{told['saved']}.safetensors")
     assert personal.segments is not None
     assert personal.segments.names == ("food", "toys", "books", "tools")
+
+
+def test_scores_go_neither_into_a_source_nor_into_the_enterprises_state(client: Client):
+    crm = client.directory / "crm.db"
+    with sqlite3.connect(crm) as connection:
+        connection.execute("CREATE TABLE customers (x TEXT)")
+    connection.close()
+    text = client.config.read_text(encoding="utf-8")
+    (line,) = (one for one in text.splitlines() if one.startswith("source = "))
+    client.edit(line, f'source = "sqlite:///{crm}"\ntable = "customers"')
+    before = crm.read_bytes()
+    for database in (f"sqlite:///{crm}#customers", f"sqlite:///{client.state}/ledger.db#scores"):
+        refused = client.run("score", "--to-table", database, "--if-exists", "append")
+        assert refused.exit_code == 10
+        assert "--to-table" in error_line(refused)
+    assert crm.read_bytes() == before

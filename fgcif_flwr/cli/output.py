@@ -54,7 +54,7 @@ def reporting_errors(command: str, form: Format, program: str = "fgcif") -> Iter
         _fail(program, command, form, 130, "interrupted")
     except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:
+    except Exception as error:  # a person gets one line; what broke is for a report to us
         with tempfile.NamedTemporaryFile(
             "w", prefix="fgcif-", suffix=".traceback", delete=False, encoding="utf-8"
         ) as file:

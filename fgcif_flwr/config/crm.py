@@ -173,13 +173,11 @@ class CrmData(_Part):
     @property
     def components(self) -> dict[Component, TableSource]:
         """The components that there are."""
-        found = {
-            "customers": self.customers,
-            "transactions": self.transactions,
-            "events": self.events,
-            "interactions": self.interactions,
+        return {
+            name: source
+            for name in COMPONENT_COLUMNS
+            if (source := getattr(self, name)) is not None
         }
-        return {name: source for name, source in found.items() if source is not None}  # type: ignore[misc]
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> CrmData:

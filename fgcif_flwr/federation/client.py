@@ -45,7 +45,7 @@ def answer(message: Message, context: Context, simulated: Simulated) -> Message:
     except FgcifError as error:
         logger.warning("refused: %s", error)
         reply = Refusal.of(error)
-    except Exception:
+    except Exception:  # its text would go to the server, and without a reply the node hangs
         logger.exception("an enterprise failed on a message")
         reply = Refusal.internal()
     return Message(reply_to_records(reply), reply_to=message)

@@ -149,6 +149,7 @@ def score_command(
             file = OutFile.of(out, enterprise, config, overwrite)
         if to_table is not None:  # what is wrong with it is said before anything is computed
             target = TableTarget.of(to_table, if_exists, password_env, password_file)
+            target.refuse_own(enterprise)
         request = ScoreRequest.model_validate(
             {**chosen(model), "explain": explain, "cutoff": day(cutoff)}
         )

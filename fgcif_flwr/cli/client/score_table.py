@@ -12,13 +12,14 @@ import sqlalchemy as sql
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
+from fgcif_flwr.config.enterprise import EnterpriseConfig
 from fgcif_flwr.data.crm.database import (
     create_engine,
     database_url,
     password_from,
     split_table,
 )
-from fgcif_flwr.errors import DataError
+from fgcif_flwr.errors import ConfigurationError, DataError
 
 _BATCH = 5_000
 
@@ -58,6 +59,26 @@ class TableTarget:
         url = database_url(address, "--to-table")
         password = password_from(password_env, password_file or "")
         return cls(url if password is None else url.set(password=password), table, if_exists)
+
+    def refuse_own(self, config: EnterpriseConfig) -> None:
+        """Raise ConfigurationError for a table that is read from, or a database of the state."""
+        for source in (config.data.table, *config.data.components.values()):
+            if source is None or not source.is_database or source.table != self.table:
+                continue
+            if _place(database_url(source.source, "source")) == _place(self.url):
+                raise ConfigurationError(
+                    f"--to-table: {self.table} is a table that this enterprise's data is read from"
+                )
+        file = self.url.database if self.url.get_backend_name() == "sqlite" else None
+        if file and Path(file).resolve().is_relative_to(config.directory.resolve()):
+            raise ConfigurationError("--to-table: this lies in the enterprise's own state")
+
+
+def _place(url: URL) -> tuple[object, ...]:
+    """Return where a database is, whoever asks."""
+    if url.get_backend_name() == "sqlite":
+        return ("sqlite", Path(url.database or "").resolve())
+    return (url.get_backend_name(), url.host, url.port, url.database)
 
 
 def write_to_database(scores: pa.Table, target: TableTarget) -> None:
